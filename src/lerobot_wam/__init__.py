@@ -1,0 +1,1 @@
+"""World Action Models for LeRobot. This package imports nothing: every room is opened by the one who needs it."""
