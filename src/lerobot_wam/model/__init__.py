@@ -1,0 +1,1 @@
+"""The network: pure torch, official tensor names, one definition of who may attend to whom."""

@@ -1,0 +1,64 @@
+"""The K/V cache of observed video: a value object. Appending returns a new cache, so sessions never share state."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lerobot_wam.model.layout import SequenceLayout
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """Keys (normalised and rotated) and values of the clean tokens written so far.
+
+    Attributes:
+        keys: Per layer, [B, S, heads, head_dim].
+        values: Per layer, [B, S, heads, head_dim].
+        layout: Layout of the S cached tokens.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    layout: SequenceLayout
+
+    @property
+    def frames(self) -> int:
+        """Latent frames in the cache."""
+        return int(self.layout.position[-1]) + 1
+
+    @property
+    def bytes(self) -> int:
+        """Memory held by keys and values, in bytes."""
+        return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
+
+    def append(self, keys: tuple[Tensor, ...], values: tuple[Tensor, ...], layout: SequenceLayout) -> "KVCache":
+        """Return a cache with the new tokens behind the old ones."""
+        return KVCache(
+            tuple(torch.cat(pair, dim=1) for pair in zip(self.keys, keys, strict=True)),
+            tuple(torch.cat(pair, dim=1) for pair in zip(self.values, values, strict=True)),
+            self.layout + layout,
+        )
+
+    @staticmethod
+    def stack(caches: "list[KVCache]") -> "KVCache":
+        """Join caches of equal layout along the batch; one robot's cache is returned as it is."""
+        if len(caches) == 1:
+            return caches[0]
+        layers = range(len(caches[0].keys))
+        return KVCache(
+            tuple(torch.cat([c.keys[i] for c in caches]) for i in layers),
+            tuple(torch.cat([c.values[i] for c in caches]) for i in layers),
+            caches[0].layout,
+        )
+
+    def split(self) -> "list[KVCache]":
+        """Return one cache per batch element, each with storage of its own."""
+        return [
+            KVCache(
+                tuple(k[b : b + 1].clone() for k in self.keys),
+                tuple(v[b : b + 1].clone() for v in self.values),
+                self.layout,
+            )
+            for b in range(self.keys[0].shape[0])
+        ]

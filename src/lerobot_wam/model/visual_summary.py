@@ -1,0 +1,74 @@
+"""What a tiny network needs to bind words to places within minutes; off in the official presets.
+
+A small convolutional tower looks at the newest observed frame of each chunk, is modulated by the text, and its
+flattened map becomes one vector that is added to all of the chunk's noisy tokens. It plays the part that a pretrained
+image encoder plays in the large models. The behaviour-cloning head gives this path a direct training signal.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lerobot_wam.model.config import VisualSummaryConfig
+from lerobot_wam.model.embodiment import CategoryMLP
+
+
+class VisualSummary(nn.Module):
+    """Summarise the frame that a chunk starts from, as seen through the instruction."""
+
+    def __init__(self, config: VisualSummaryConfig, dim: int) -> None:
+        super().__init__()
+        self.image_size = config.image_size
+        first, second, third = config.channels
+        convs = [
+            nn.Conv2d(3, first, 5, stride=2, padding=2),
+            nn.Conv2d(first, second, 3, stride=2, padding=1),
+            nn.Conv2d(second, third, 3, stride=2, padding=1),
+        ]
+        for conv in convs:  # the default initialisation drowns the image signal (it shrinks layer by layer)
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        self.convs = nn.ModuleList(convs)
+        self.film = nn.Linear(dim, 2 * third)
+        self.squeeze = nn.Conv2d(third, config.squeeze, 1)
+        height, width = (-(-side // 8) for side in config.image_size)
+        self.mlp = nn.Sequential(
+            nn.Linear(config.squeeze * height * width, config.hidden),
+            nn.GELU(),
+            nn.Linear(config.hidden, dim),
+        )
+
+    def forward(self, frame_BN3HW: Tensor, text_BD: Tensor) -> Tensor:
+        """Return one vector per chunk.
+
+        Args:
+            frame_BN3HW: The newest observed frame of each of N chunks, pixels in [-1, 1].
+            text_BD: Pooled instruction.
+
+        Returns:
+            Summaries [B, N, D].
+        """
+        chunks = frame_BN3HW.shape[1]
+        x = frame_BN3HW.flatten(0, 1)
+        if x.shape[-2:] != self.image_size:
+            x = F.interpolate(x, self.image_size, mode="bilinear", antialias=True)
+        for conv in self.convs:
+            x = F.gelu(conv(x))
+        x = F.rms_norm(x.movedim(1, -1), x.shape[1:2]).movedim(-1, 1)
+        scale, shift = self.film(text_BD).repeat_interleave(chunks, dim=0)[..., None, None].chunk(2, dim=1)
+        x = F.gelu(self.squeeze(x * (1 + scale) + shift))
+        return self.mlp(x.flatten(1)).unflatten(0, (-1, chunks))
+
+
+class BehaviorCloningHead(nn.Module):
+    """Predict a chunk's clean normalised actions from summary, state and text; used by the training loss alone."""
+
+    def __init__(self, num_categories: int, dim: int, hidden: int, steps: int, action_dim: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.mlp = CategoryMLP(num_categories, 3 * dim, hidden, steps * action_dim)
+
+    def forward(self, summary_BND: Tensor, state_BND: Tensor, text_BD: Tensor, category_B: Tensor) -> Tensor:
+        """Return actions [B, N * steps, action_dim]."""
+        text_BND = text_BD.unsqueeze(1).expand_as(summary_BND)
+        features = torch.cat([summary_BND, state_BND, text_BND], dim=-1)
+        return self.mlp(features, category_B).unflatten(-1, (self.steps, -1)).flatten(1, 2)

@@ -1,0 +1,208 @@
+"""The network against the official implementation's numbers: forward, gradients, cached inference, modules."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from lerobot_wam.model.config import ModelConfig
+from lerobot_wam.model.embodiment import ActionEncoder, CategoryMLP, sinusoid
+from lerobot_wam.model.layout import Kind, VideoGrid, step_layout, video_layout
+from lerobot_wam.model.rope import rotation_angles
+from lerobot_wam.model.transformer import time_sinusoid
+from lerobot_wam.model.world_action_model import NoisyWindow, WorldActionModel
+
+FORWARD_ATOL = 1e-5
+GRADIENT_RTOL = 1e-4
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with safe_open(path, "pt") as file:
+        return {k: file.get_tensor(k) for k in file.keys()}, json.loads(file.metadata().get("meta", "{}"))  # noqa: SIM118
+
+
+def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def build(weights: dict[str, Tensor], meta: dict[str, Any], state_self_only: bool) -> WorldActionModel:
+    c = json.loads(meta["config"])
+    categories = weights["state_encoder.layer1.W"].shape[0]
+    condition = c["in_dim"] - c["out_dim"]
+    config = ModelConfig(
+        dim=c["dim"],
+        num_heads=c["num_heads"],
+        num_layers=c["num_layers"],
+        ffn_dim=c["ffn_dim"],
+        freq_dim=c["freq_dim"],
+        text_dim=c["text_dim"],
+        latent_channels=c["out_dim"],
+        condition_channels=condition,
+        image_dim=meta["clip_dim"],
+        action_dim=c["action_dim"],
+        state_dim=c["max_state_dim"],
+        action_hidden=c["hidden_size"],
+        num_categories=categories,
+        frames_per_chunk=c["num_frame_per_block"],
+        actions_per_chunk=c["num_action_per_block"],
+        states_per_chunk=c["num_state_per_block"],
+        max_chunks=c["max_chunk_size"],
+        state_self_only=state_self_only,
+    )
+    model = WorldActionModel(config)
+    model.load_state_dict(weights, strict=True)
+    return model
+
+
+def category(batch: int) -> Tensor:
+    return torch.zeros(batch, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("kind", ["i2v", "ti2v"])
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_training_forward_and_gradients(golden_dir: Path, kind: str, gradient_checkpointing: bool) -> None:
+    tensors, meta = read(golden_dir / f"a_dit_train_{kind}.safetensors")
+    gradients, _ = read(golden_dir / f"a_dit_train_{kind}_grads.safetensors")
+    model = build(under(tensors, "w."), meta, state_self_only=True)
+    model.gradient_checkpointing = gradient_checkpointing
+    inputs = under(tensors, "in.")
+    taps: dict[str, Tensor] = {}
+    for index, block in enumerate(model.blocks):
+        block.register_forward_hook(lambda _m, _i, out, index=index: taps.update({f"block{index}": out[0]}))
+
+    context = model.embed_context(inputs["context"], inputs["clip_feature"])
+    window = NoisyWindow(
+        video=inputs["x"],
+        video_timestep=inputs["timestep"],
+        action=inputs["action"],
+        action_timestep=inputs["timestep_action"],
+        state=inputs["state"],
+        category=category(inputs["x"].shape[0]),
+        condition=inputs.get("y"),
+    )
+    video, action = model(window, inputs["clean_x"], context, inputs.get("y"))
+
+    expected_taps = under(tensors, "tap.")
+    assert expected_taps
+    for name, expected in expected_taps.items():
+        torch.testing.assert_close(taps[name], expected, atol=FORWARD_ATOL, rtol=0)
+    torch.testing.assert_close(video, tensors["out.video"], atol=FORWARD_ATOL, rtol=0)
+    torch.testing.assert_close(action, tensors["out.action"], atol=FORWARD_ATOL, rtol=0)
+
+    ((video * tensors["gout.video"]).sum() + (action * tensors["gout.action"]).sum()).backward()
+    expected_gradients = under(gradients, "grad.")
+    assert expected_gradients.keys() == {name for name, _ in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        expected = expected_gradients[name]
+        assert parameter.grad is not None, name
+        error = (parameter.grad - expected).norm() / expected.norm().clamp(min=1e-8)
+        assert error <= GRADIENT_RTOL, f"{name}: relative error {error:.2e}"
+
+
+@pytest.mark.parametrize("kind", ["i2v", "ti2v"])
+def test_last_clean_chunk_is_read_by_nobody(golden_dir: Path, kind: str) -> None:
+    tensors, meta = read(golden_dir / f"a_dit_train_{kind}.safetensors")
+    model = build(under(tensors, "w."), meta, state_self_only=True)
+    inputs = under(tensors, "in.")
+    keep = inputs["clean_x"].shape[2] - model.config.frames_per_chunk
+    condition = inputs.get("y")
+    window = NoisyWindow(
+        inputs["x"],
+        inputs["timestep"],
+        inputs["action"],
+        inputs["timestep_action"],
+        inputs["state"],
+        category(inputs["x"].shape[0]),
+        condition,
+    )
+    context = model.embed_context(inputs["context"], inputs["clip_feature"])
+    kept_condition = None if condition is None else condition[:, :, :keep]
+    with torch.no_grad():
+        video, action = model(window, inputs["clean_x"][:, :, :keep], context, kept_condition)
+    torch.testing.assert_close(video, tensors["out.video"], atol=FORWARD_ATOL, rtol=0)
+    torch.testing.assert_close(action, tensors["out.action"], atol=FORWARD_ATOL, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["i2v", "ti2v"])
+@torch.no_grad()
+def test_cached_inference(golden_dir: Path, kind: str) -> None:
+    tensors, meta = read(golden_dir / f"b_dit_infer_{kind}.safetensors")
+    model = build(under(tensors, "w."), meta, state_self_only=False)
+    context = model.embed_context(tensors["in.context"], tensors["in.clip_feature"])
+    cache = None
+    for call in json.loads(meta["calls"]):
+        inputs, outputs = (under(tensors, f"{call['tag']}.{way}.") for way in ("in", "out"))
+        start, frames = call["start_frame"], inputs["x"].shape[2]
+        condition = tensors["in.ys"][:, :, start : start + frames] if model.config.condition_channels else None
+        if call["update_kv_cache"]:
+            assert (0 if cache is None else cache.frames) == start
+            hidden, cache = model.encode_observation(inputs["x"], context, cache, condition)
+            time = model.time_embedding(time_sinusoid(inputs["timestep"][:, :1], model.config.freq_dim).float())
+            grid = VideoGrid(inputs["x"].shape[3] // 2, inputs["x"].shape[4] // 2)
+            video = model.read_video(hidden, time.expand(-1, hidden.shape[1], -1), grid)
+            assert cache.frames == call["cache_frames_after"]
+        else:
+            assert cache is not None
+            window = NoisyWindow(
+                inputs["x"],
+                inputs["timestep"],
+                inputs["action"],
+                inputs["timestep_action"],
+                inputs["state"],
+                category(inputs["x"].shape[0]),
+                condition,
+            )
+            video, action = model.denoise(window, context, cache)
+            torch.testing.assert_close(action, outputs["action"], atol=FORWARD_ATOL, rtol=0)
+        torch.testing.assert_close(video, outputs["video"], atol=FORWARD_ATOL, rtol=0)
+    assert cache is not None
+    for index, expected in under(tensors, "final_kv.").items():
+        ours = torch.stack([cache.keys[int(index)], cache.values[int(index)]])
+        torch.testing.assert_close(ours, expected, atol=FORWARD_ATOL, rtol=0)
+
+
+@torch.no_grad()
+def test_category_modules_sinusoids_and_rope(golden_dir: Path) -> None:
+    tensors, _ = read(golden_dir / "modules_category_rope_time.safetensors")
+    inputs, ids = under(tensors, "in."), tensors["in.ids"]
+
+    def load(module: torch.nn.Module, name: str) -> Any:
+        module.load_state_dict(under(tensors, f"w.{name}."), strict=True)
+        return module
+
+    def sizes(name: str, layers: tuple[str, str]) -> tuple[int, int, int, int]:
+        first, last = (tensors[f"w.{name}.{layer}.W"].shape for layer in layers)
+        return first[0], first[1], first[2], last[2]
+
+    state_encoder = load(CategoryMLP(*sizes("state_encoder", ("layer1", "layer2"))), "state_encoder")
+    action_decoder = load(CategoryMLP(*sizes("action_decoder", ("layer1", "layer2"))), "action_decoder")
+    categories, action_dim, dim = tensors["w.action_encoder.W1.W"].shape
+    action_encoder = load(ActionEncoder(categories, action_dim, dim), "action_encoder")
+    close = {"atol": FORWARD_ATOL, "rtol": 0}
+    torch.testing.assert_close(state_encoder(inputs["state"], ids), tensors["out.state_encoder"], **close)
+    torch.testing.assert_close(action_decoder(inputs["hidden"], ids), tensors["out.action_decoder"], **close)
+    encoded = action_encoder(inputs["action"], inputs["timestep"], ids)
+    torch.testing.assert_close(encoded, tensors["out.action_encoder"], **close)
+
+    name = next(k for k in tensors if k.startswith("pe.action_sin_cos"))
+    ours = sinusoid(inputs["timestep"], tensors[name].shape[-1])
+    # The recorded fp32 frequencies differ from ours by a unit in the last place; times t <= 1000 that is 6e-5 rad.
+    torch.testing.assert_close(ours, tensors[name], atol=1000 * 2**-24, rtol=0)
+    assert any(k.startswith("pe.time_cos_sin") for k in tensors)
+
+    heads_dim = 2 * tensors["rope.action_first12.real"].shape[-1]
+    steps = tensors["rope.action_first12.real"].shape[0]
+    angles = rotation_angles(step_layout(Kind.ACTION, 0, 1, steps), heads_dim)
+    torch.testing.assert_close(angles.cos(), tensors["rope.action_first12.real"], atol=1e-12, rtol=0)
+    torch.testing.assert_close(angles.sin(), tensors["rope.action_first12.imag"], atol=1e-12, rtol=0)
+    video = next(k for k in tensors if k.startswith("rope.video") and k.endswith(".real"))
+    start = int(video.split("start")[1].split("_")[0])
+    frames, height, width = (int(n) for n in video.split("_")[2].removesuffix(".real").split("x"))
+    layout = video_layout(Kind.NOISY_VIDEO, start, frames, VideoGrid(height, width), 2)
+    angles = rotation_angles(layout, 2 * tensors[video].shape[-1])
+    torch.testing.assert_close(angles.cos(), tensors[video].squeeze(1), atol=1e-12, rtol=0)
+    torch.testing.assert_close(angles.sin(), tensors[video.replace("real", "imag")].squeeze(1), atol=1e-12, rtol=0)
