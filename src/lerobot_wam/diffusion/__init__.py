@@ -1,0 +1,1 @@
+"""Rectified flow over video and actions together: noise tables, the training objective, the samplers."""

@@ -1,0 +1,161 @@
+"""The joint training loss: rectified-flow velocity of video and actions (spec §2.1; design, decision 5).
+
+L = 1/B sum_b w_b (video_b + action_b), each averaged over its own sample's real frames, steps and dimensions. No
+denominator crosses samples, so batch size, accumulation and process count never change it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lerobot_wam.diffusion.schedule import NoiseConfig, draw_noise_levels, training_table
+from lerobot_wam.model.world_action_model import NoisyWindow, WorldActionModel
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Terms and averaging of the loss.
+
+    Attributes:
+        noise: How noise levels are drawn.
+        timestep_weighting: Weigh errors with the bell-shaped training weights (zero at pure noise).
+        first_frame_loss: Denoise frame 0 as well, which sees only itself (official); otherwise it is left out.
+        averaging: "sample" as above; "official" averages over the batch, all frames, padded steps and dimensions.
+        video_weight: Factor of the video loss.
+        action_weight: Factor of the action loss.
+        auxiliary_bc_weight: Factor of the behaviour-cloning loss; used when the model has that head.
+    """
+
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    timestep_weighting: bool = True
+    first_frame_loss: bool = True
+    averaging: Literal["sample", "official"] = "sample"
+    video_weight: float = 1.0
+    action_weight: float = 1.0
+    auxiliary_bc_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class TrainingWindow:
+    """A batch of clean windows: F = 1 + frames_per_chunk * N latent frames, N chunks of actions.
+
+    Attributes:
+        latent: Clean latents [B, C, F, h, w].
+        frame_mask: True for latent frames that show real video, [B, F].
+        action: Normalised actions [B, T, A]; anything where masked.
+        action_mask: True for real steps and dimensions, [B, T, A]; all False without actions.
+        state: Normalised states at the chunks' first steps, [B, N, S].
+        category: Embodiment index [B].
+        text: Text tokens [B, L, text_dim].
+        anchor_frame: The frame each chunk starts from, pixels in [-1, 1], [B, N, 3, H, W].
+        image: First-frame image tokens or None.
+        condition: First-frame conditioning channels [B, Cc, F, h, w] or None.
+        weight: Weight of each sample [B], or None for 1.
+        channel_weight: Relative weight of each latent channel [C], or None for 1.
+    """
+
+    latent: Tensor
+    frame_mask: Tensor
+    action: Tensor
+    action_mask: Tensor
+    state: Tensor
+    category: Tensor
+    text: Tensor
+    anchor_frame: Tensor
+    image: Tensor | None = None
+    condition: Tensor | None = None
+    weight: Tensor | None = None
+    channel_weight: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Per-sample losses, unweighted, each [B]."""
+
+    total: Tensor
+    video: Tensor
+    action: Tensor
+    auxiliary_bc: Tensor
+
+
+def joint_loss(
+    model: WorldActionModel,
+    window: TrainingWindow,
+    config: ObjectiveConfig,
+    generator: torch.Generator | None = None,
+) -> Losses:
+    """Noise a window, denoise it with teacher forcing and compare velocities.
+
+    Args:
+        model: The network.
+        window: Clean data.
+        config: Terms and averaging.
+        generator: CPU generator of all random draws; None uses torch's global one.
+
+    Returns:
+        Per-sample losses; the training loss is the mean of `total`.
+    """
+    latent, action = window.latent, window.action
+    batch, _, frames, _, _ = latent.shape
+    per_chunk, steps = model.config.frames_per_chunk, model.config.actions_per_chunk
+    chunks, device = (frames - 1) // per_chunk, latent.device
+    table = training_table(config.noise.shift)
+
+    def randn_like(x: Tensor) -> Tensor:
+        return torch.randn(x.shape, generator=generator).to(x)
+
+    video_noise = randn_like(latent)
+    video_index, action_index = draw_noise_levels(config.noise, batch, chunks, per_chunk, steps, generator)
+    action_noise = randn_like(action)
+    first = 0 if config.first_frame_loss else 1
+    video_index, video_noise = video_index[:, first:], video_noise[:, :, first:]
+    target_latent, frame_mask = latent[:, :, first:], window.frame_mask[:, first:]
+
+    video_sigma = table.sigma[video_index].to(device)[:, None, :, None, None]
+    action_sigma = table.sigma[action_index].to(device)[:, :, None]
+    context = model.embed_context(window.text, window.image)
+    condition = window.condition
+    noisy = NoisyWindow(
+        video=(1 - video_sigma) * target_latent + video_sigma * video_noise,
+        video_timestep=table.timestep[video_index].to(device),
+        action=(1 - action_sigma) * action + action_sigma * action_noise,
+        action_timestep=table.timestep[action_index].to(device),
+        state=window.state,
+        category=window.category,
+        condition=None if condition is None else condition[:, :, first:],
+        summary=model.summarise(window.anchor_frame, context),
+    )
+    past = frames - per_chunk  # nobody reads the last chunk's clean copy
+    clean_condition = None if condition is None else condition[:, :, :past]
+    video, actions = model(noisy, latent[:, :, :past], context, clean_condition)
+
+    video_error = (video.float() - (video_noise - target_latent).float()) ** 2
+    if window.channel_weight is not None:
+        video_error = video_error * window.channel_weight[:, None, None, None]
+    video_error_BF = video_error.mean(dim=(1, 3, 4))
+    action_error_BTA = (actions.float() - (action_noise - action).float()) ** 2
+    if config.timestep_weighting:
+        video_error_BF = video_error_BF * table.weight[video_index].to(device)
+        action_error_BTA = action_error_BTA * table.weight[action_index].to(device)[:, :, None]
+
+    if config.averaging == "official":
+        video_loss = video_error_BF.mean(dim=1)
+        action_loss = (action_error_BTA * window.action_mask).mean(dim=(1, 2))
+    else:
+        video_loss = _masked_mean(video_error_BF, frame_mask)
+        action_loss = _masked_mean(action_error_BTA, window.action_mask)
+    bc_loss = torch.zeros_like(action_loss)
+    if model.config.auxiliary_bc:
+        bc_loss = _masked_mean((model.clone_behavior(noisy, context).float() - action) ** 2, window.action_mask)
+    total = config.video_weight * video_loss + config.action_weight * action_loss + config.auxiliary_bc_weight * bc_loss
+    if window.weight is not None:
+        total = total * window.weight
+    return Losses(total, video_loss, action_loss, bc_loss)
+
+
+def _masked_mean(error: Tensor, mask: Tensor) -> Tensor:
+    """Average each sample over its own True entries; 0 where it has none."""
+    dims = tuple(range(1, error.ndim))
+    return (error * mask).sum(dim=dims) / mask.sum(dim=dims).clamp(min=1)

@@ -1,0 +1,138 @@
+"""Joint sampling of one chunk of video and actions, with either modality optionally given (spec §3.1).
+
+Both denoised: the network acts. Actions given: it simulates. Video given: it labels. A given modality is fed clean,
+at timestep 0.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from diffusers import UniPCMultistepScheduler
+from torch import Tensor
+
+from lerobot_wam.diffusion.schedule import TRAIN_STEPS, UNIPC_START, sampling_sigmas
+
+# (video [B,C,F,h,w], action [B,T,A], video timestep, action timestep) -> velocities of both.
+VelocityFunction = Callable[[Tensor, Tensor, float, float], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How a chunk is sampled.
+
+    Attributes:
+        solver: "euler", or "unipc" (order 2, bh2, as in the official sampler).
+        steps: Solver steps, each one pass through the network (two with guidance).
+        shift: Shift of the sampling table.
+        guidance: Classifier-free guidance scale on the video velocity; 1 means no negative pass.
+        video_final_sigma: Noise that is left in the video at the end; 0 denoises it fully.
+    """
+
+    solver: Literal["euler", "unipc"] = "euler"
+    steps: int = 4
+    shift: float = 5.0
+    guidance: float = 1.0
+    video_final_sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.solver not in ("euler", "unipc"):
+            raise ValueError(f"solver {self.solver!r} is unknown; choose euler or unipc.")
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; sampling needs at least 1.")
+
+
+class Solver(Protocol):
+    """Integrates one modality from noise to data."""
+
+    timesteps: list[float]
+
+    def step(self, index: int, velocity: Tensor, sample: Tensor) -> Tensor:
+        """Advance `sample` from noise level `index` to `index + 1`."""
+        ...
+
+
+class EulerSolver:
+    """First-order steps from sigma = 1 exactly; the network is told the exact timestep."""
+
+    def __init__(self, config: SamplerConfig, final_sigma: float) -> None:
+        self.sigmas = sampling_sigmas(config.steps, config.shift, final=final_sigma).tolist()
+        self.timesteps = [TRAIN_STEPS * sigma for sigma in self.sigmas[:-1]]
+
+    def step(self, index: int, velocity: Tensor, sample: Tensor) -> Tensor:
+        """Move along the velocity."""
+        return sample + (self.sigmas[index + 1] - self.sigmas[index]) * velocity
+
+
+class UniPCSolver:
+    """diffusers' UniPC on the official table, which starts at sigma 0.9998 and truncates timesteps to integers."""
+
+    def __init__(self, config: SamplerConfig, final_sigma: float) -> None:
+        sigmas = sampling_sigmas(config.steps, config.shift, start=UNIPC_START, final=final_sigma)
+        self.timesteps = [float(int(TRAIN_STEPS * sigma)) for sigma in sigmas[:-1]]
+        self._scheduler: Any = UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, solver_order=2, solver_type="bh2"
+        )
+        self._scheduler.set_timesteps(config.steps)
+        # The library's own table differs by up to 0.003, and truncated timesteps repeat: set both by step index.
+        self._scheduler.sigmas = sigmas
+        self._scheduler.timesteps = torch.arange(config.steps)
+        self._scheduler.set_begin_index(0)
+
+    def step(self, index: int, velocity: Tensor, sample: Tensor) -> Tensor:
+        """Apply corrector and predictor; must be called with ascending indices."""
+        return self._scheduler.step(velocity, index, sample, return_dict=False)[0]
+
+
+def make_solver(config: SamplerConfig, final_sigma: float = 0.0) -> Solver:
+    """Build a fresh solver for one modality of one chunk."""
+    return (EulerSolver if config.solver == "euler" else UniPCSolver)(config, final_sigma)
+
+
+@torch.no_grad()
+def sample_chunk(
+    velocity: VelocityFunction,
+    video: Tensor,
+    action: Tensor,
+    config: SamplerConfig,
+    negative: VelocityFunction | None = None,
+    given: Literal["none", "video", "action"] = "none",
+    on_step: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Denoise one chunk.
+
+    Args:
+        velocity: The network under the true instruction.
+        video: Noise [B, C, F, h, w], or the given clean latents.
+        action: Noise [B, T, A], or the given clean normalised actions.
+        config: Solver, steps, guidance.
+        negative: The network under the negative prompt; needed when guidance is not 1. Guidance changes the video
+            velocity only, actions follow the conditional branch (spec §3.1).
+        given: Which modality is given clean.
+        on_step: Called with the step index after each step (progress, timing).
+
+    Returns:
+        Video latents and normalised actions; a given modality is returned as it came.
+
+    Raises:
+        ValueError: If guidance is asked for without a negative branch.
+    """
+    if config.guidance != 1.0 and negative is None:
+        raise ValueError(f"guidance is {config.guidance} but there is no negative branch; pass one or use 1.0.")
+    video_solver = make_solver(config, config.video_final_sigma)
+    action_solver = make_solver(config)
+    for index in range(config.steps):
+        video_timestep = 0.0 if given == "video" else video_solver.timesteps[index]
+        action_timestep = 0.0 if given == "action" else action_solver.timesteps[index]
+        video_velocity, action_velocity = velocity(video, action, video_timestep, action_timestep)
+        if config.guidance != 1.0 and negative is not None:
+            unguided, _ = negative(video, action, video_timestep, action_timestep)
+            video_velocity = unguided + config.guidance * (video_velocity - unguided)
+        if given != "video":
+            video = video_solver.step(index, video_velocity, video)
+        if given != "action":
+            action = action_solver.step(index, action_velocity, action)
+        if on_step is not None:
+            on_step(index)
+    return video, action

@@ -1,0 +1,172 @@
+"""The loss is batch-correct, honours masks, and trains without actions; noise modes draw what they say."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from lerobot_wam.diffusion.objective import Losses, ObjectiveConfig, TrainingWindow, joint_loss
+from lerobot_wam.diffusion.schedule import NoiseConfig, draw_noise_levels
+from lerobot_wam.model.config import ModelConfig, VisualSummaryConfig
+from lerobot_wam.model.world_action_model import WorldActionModel
+
+CHUNKS, STEPS, ACTION, FRAMES = 3, 4, 5, 7
+SMALL = ModelConfig(
+    dim=24,
+    num_heads=2,
+    num_layers=2,
+    ffn_dim=32,
+    freq_dim=16,
+    text_dim=8,
+    latent_channels=4,
+    action_dim=ACTION,
+    state_dim=3,
+    action_hidden=16,
+    actions_per_chunk=STEPS,
+    max_chunks=CHUNKS,
+    visual_summary=VisualSummaryConfig(image_size=(8, 8), channels=(4, 4, 4), squeeze=2, hidden=8),
+    auxiliary_bc=True,
+)
+
+
+@pytest.fixture
+def model() -> WorldActionModel:
+    torch.manual_seed(0)
+    return WorldActionModel(SMALL)
+
+
+def make_window(batch: int = 3) -> TrainingWindow:
+    torch.manual_seed(1)
+    frame_mask = torch.ones(batch, FRAMES, dtype=torch.bool)
+    action_mask = torch.ones(batch, CHUNKS * STEPS, ACTION, dtype=torch.bool)
+    frame_mask[1, 3:], action_mask[1, STEPS:] = False, False  # a short tail
+    action_mask[0, :, 3:] = False  # an embodiment with fewer dimensions
+    action_mask[2] = False  # video only
+    return TrainingWindow(
+        latent=torch.randn(batch, 4, FRAMES, 4, 4),
+        frame_mask=frame_mask,
+        action=torch.randn(batch, CHUNKS * STEPS, ACTION),
+        action_mask=action_mask,
+        state=torch.randn(batch, CHUNKS, 3),
+        category=torch.zeros(batch, dtype=torch.int64),
+        text=torch.randn(batch, 6, 8),
+        anchor_frame=torch.rand(batch, CHUNKS, 3, 8, 8),
+        channel_weight=torch.tensor([0.5, 1.0, 1.0, 1.5]),
+    )
+
+
+def one(window: TrainingWindow, index: int) -> TrainingWindow:
+    pick = {k: v[index : index + 1] for k, v in window.__dict__.items() if isinstance(v, Tensor)}
+    return replace(window, **{**pick, "channel_weight": window.channel_weight})
+
+
+class ReplayedDraws:
+    """Make a sample's random draws the same alone and inside a batch by drawing for the full batch and slicing."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, batch: int, index: int | None) -> None:
+        randn, randint, rand = torch.randn, torch.randint, torch.rand
+
+        def sliced(draw, shape, generator):
+            full = draw((batch, *shape[1:]), generator)
+            return full if index is None else full[index : index + 1]
+
+        monkeypatch.setattr(
+            torch, "randn", lambda shape, generator=None: sliced(lambda s, g: randn(s, generator=g), shape, generator)
+        )
+        monkeypatch.setattr(
+            torch,
+            "randint",
+            lambda low, high, shape, generator=None: sliced(
+                lambda s, g: randint(low, high, s, generator=g), shape, generator
+            ),
+        )
+        monkeypatch.setattr(
+            torch, "rand", lambda *shape, generator=None: sliced(lambda s, g: rand(*s, generator=g), shape, generator)
+        )
+
+
+@pytest.mark.parametrize("mode", ["coupled", "decoupled", "high_noise", "independent"])
+def test_batch_loss_is_the_mean_of_single_losses(
+    model: WorldActionModel, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    window = make_window()
+    config = ObjectiveConfig(noise=NoiseConfig(mode=mode, pure_noise_probability=0.3))  # type: ignore[arg-type]
+
+    def losses(index: int | None) -> Losses:
+        with monkeypatch.context() as patch:
+            ReplayedDraws(patch, 3, index)
+            subset = window if index is None else one(window, index)
+            return joint_loss(model, subset, config, torch.Generator().manual_seed(5))
+
+    together = losses(None).total
+    alone = torch.stack([losses(i).total[0] for i in range(3)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together.mean(), alone.mean(), atol=1e-6, rtol=1e-6)
+
+
+def test_masked_tail_changes_nothing(model: WorldActionModel) -> None:
+    window = make_window()
+    config = ObjectiveConfig()
+    before = joint_loss(model, window, config, torch.Generator().manual_seed(5))
+    latent, action = window.latent.clone(), window.action.clone()
+    latent[1, :, 3:], action[1, STEPS:], action[2] = 9.0, -9.0, 9.0
+    state, anchor = window.state.clone(), window.anchor_frame.clone()
+    state[1, 1:], anchor[1, 1:] = 9.0, 9.0
+    changed = replace(window, latent=latent, action=action, state=state, anchor_frame=anchor)
+    after = joint_loss(model, changed, config, torch.Generator().manual_seed(5))
+    assert torch.equal(before.total[1], after.total[1])
+    assert before.action[2] == after.action[2] == 0
+
+
+def test_video_only_batch_gives_action_heads_exactly_zero_gradient(model: WorldActionModel) -> None:
+    window = make_window()
+    window = replace(window, action_mask=torch.zeros_like(window.action_mask))
+    joint_loss(model, window, ObjectiveConfig(), torch.Generator().manual_seed(5)).total.mean().backward()
+    for name, parameter in model.named_parameters():
+        if name.startswith(("action_decoder", "bc_head")):
+            assert parameter.grad is None or parameter.grad.abs().sum() == 0, name
+    gradient = model.head.head.weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
+
+
+def test_official_averaging_counts_padding(model: WorldActionModel) -> None:
+    window = make_window()
+    ours = joint_loss(model, window, ObjectiveConfig(), torch.Generator().manual_seed(5))
+    config = ObjectiveConfig(averaging="official")
+    official = joint_loss(model, window, config, torch.Generator().manual_seed(5))
+    torch.testing.assert_close(official.action[0], ours.action[0] * 3 / 5)
+    torch.testing.assert_close(official.action[1], ours.action[1] / CHUNKS)
+
+
+@pytest.mark.parametrize("mode", ["coupled", "decoupled", "high_noise", "independent"])
+def test_noise_modes(mode: str) -> None:
+    config = NoiseConfig(mode=mode)  # type: ignore[arg-type]
+    video, action = draw_noise_levels(config, 4000, CHUNKS, 2, STEPS, torch.Generator().manual_seed(0))
+    assert video.shape == (4000, 1 + 2 * CHUNKS)
+    assert action.shape == (4000, CHUNKS * STEPS)
+    chunk_video, chunk_action = video[:, 1::2], action[:, ::STEPS]
+    assert torch.equal(video[:, 2::2], chunk_video)
+    assert torch.equal(action, chunk_action.repeat_interleave(STEPS, dim=1))
+    correlation = torch.corrcoef(torch.stack([chunk_video.flatten(), chunk_action.flatten()]).float())[0, 1]
+    if mode in ("coupled", "high_noise"):
+        assert torch.equal(chunk_video, chunk_action)
+    else:
+        assert abs(correlation) < 0.05
+    # Uniform indices have mean 499.5; Beta(7, 1) puts the mean at 1/8 of the table, near pure noise.
+    expected_video = 125 if mode in ("decoupled", "high_noise") else 499.5
+    expected_action = 125 if mode == "high_noise" else 499.5
+    assert abs(chunk_video.float().mean() - expected_video) < 10
+    assert abs(chunk_action.float().mean() - expected_action) < 10
+
+
+def test_decoupled_levels_per_step_and_pure_noise() -> None:
+    config = NoiseConfig(mode="decoupled", action_level_per_chunk=False, pure_noise_probability=1.0)
+    video, action = draw_noise_levels(config, 8, CHUNKS, 2, STEPS)
+    assert video[:, 1:].eq(0).all()
+    assert action.eq(0).all()
+    _, action = draw_noise_levels(replace(config, pure_noise_probability=0.0), 8, CHUNKS, 2, STEPS)
+    assert action[:, 0].ne(action[:, 1]).any()
+    with pytest.raises(ValueError, match="choose one of coupled"):
+        NoiseConfig(mode="flash")  # type: ignore[arg-type]

@@ -1,0 +1,73 @@
+"""The samplers integrate both modalities, leave a given one alone and guide video only."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lerobot_wam.diffusion.sampler import SamplerConfig, sample_chunk
+
+VIDEO, ACTION = (2, 3, 2, 4, 4), (2, 8, 5)
+
+
+def toward(video_target: Tensor, action_target: Tensor):
+    """Return the exact velocity field of a point mass: v = (x - target) / sigma."""
+
+    def velocity(video: Tensor, action: Tensor, video_t: float, action_t: float) -> tuple[Tensor, Tensor]:
+        def field(x: Tensor, target: Tensor, t: float) -> Tensor:
+            return (x - target) / (t / 1000) if t else torch.zeros_like(x)
+
+        return field(video, video_target, video_t), field(action, action_target, action_t)
+
+    return velocity
+
+
+@pytest.mark.parametrize(("solver", "tolerance"), [("euler", 1e-5), ("unipc", 5e-2)])
+@pytest.mark.parametrize("steps", [1, 4, 16])
+def test_reaches_a_point_mass(solver: str, tolerance: float, steps: int) -> None:
+    # UniPC is told truncated timesteps, so it lands near the point and not on it.
+    torch.manual_seed(0)
+    video_target, action_target = torch.randn(VIDEO), torch.randn(ACTION)
+    config = SamplerConfig(solver=solver, steps=steps)  # type: ignore[arg-type]
+    video, action = sample_chunk(toward(video_target, action_target), torch.randn(VIDEO), torch.randn(ACTION), config)
+    torch.testing.assert_close(video, video_target, atol=tolerance, rtol=0)
+    torch.testing.assert_close(action, action_target, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("given", ["video", "action"])
+def test_given_modality_is_fed_clean_and_returned(given: str) -> None:
+    torch.manual_seed(0)
+    seen: list[tuple[float, float]] = []
+    field = toward(torch.zeros(VIDEO), torch.zeros(ACTION))
+
+    def velocity(video: Tensor, action: Tensor, video_t: float, action_t: float) -> tuple[Tensor, Tensor]:
+        seen.append((video_t, action_t))
+        return field(video, action, video_t, action_t)
+
+    start_video, start_action = torch.randn(VIDEO), torch.randn(ACTION)
+    video, action = sample_chunk(velocity, start_video, start_action, SamplerConfig(), given=given)  # type: ignore[arg-type]
+    given_index = 0 if given == "video" else 1
+    assert all(times[given_index] == 0 and times[1 - given_index] > 0 for times in seen)
+    assert torch.equal(video, start_video) == (given == "video")
+    assert torch.equal(action, start_action) == (given == "action")
+
+
+def test_guidance_changes_video_only() -> None:
+    torch.manual_seed(0)
+    start = torch.randn(VIDEO), torch.randn(ACTION)
+    conditional = toward(torch.ones(VIDEO), torch.ones(ACTION))
+    negative = toward(-torch.ones(VIDEO), -torch.ones(ACTION))
+    plain = sample_chunk(conditional, *start, SamplerConfig())
+    guided = sample_chunk(conditional, *start, SamplerConfig(guidance=5.0), negative)
+    assert torch.equal(plain[1], guided[1])
+    assert (guided[0] - plain[0]).mean() > 1
+    with pytest.raises(ValueError, match="no negative branch"):
+        sample_chunk(conditional, *start, SamplerConfig(guidance=5.0))
+
+
+def test_video_may_stop_early() -> None:
+    torch.manual_seed(0)
+    noise = torch.randn(VIDEO)
+    config = SamplerConfig(video_final_sigma=0.8)
+    video, action = sample_chunk(toward(torch.zeros(VIDEO), torch.zeros(ACTION)), noise, torch.randn(ACTION), config)
+    torch.testing.assert_close(video, 0.8 * noise)
+    torch.testing.assert_close(action, torch.zeros(ACTION), atol=1e-5, rtol=0)
