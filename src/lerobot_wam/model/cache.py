@@ -52,13 +52,10 @@ class KVCache:
             caches[0].layout,
         )
 
-    def split(self) -> "list[KVCache]":
-        """Return one cache per batch element, each with storage of its own."""
-        return [
-            KVCache(
-                tuple(k[b : b + 1].clone() for k in self.keys),
-                tuple(v[b : b + 1].clone() for v in self.values),
-                self.layout,
-            )
-            for b in range(self.keys[0].shape[0])
-        ]
+    def pick(self, row: int) -> "KVCache":
+        """Return the cache of one batch element, with storage of its own."""
+        return KVCache(
+            tuple(k[row : row + 1].clone() for k in self.keys),
+            tuple(v[row : row + 1].clone() for v in self.values),
+            self.layout,
+        )

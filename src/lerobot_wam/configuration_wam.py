@@ -1,0 +1,260 @@
+"""`WAMConfig`: every setting of a World Action Model policy, with its unit and where its default comes from."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lerobot.configs import NormalizationMode, PreTrainedConfig
+from lerobot.optim import AdamWConfig, LRSchedulerConfig, OptimizerConfig
+
+from lerobot_wam.embodiments.spec import FRAMES_PER_LATENT, LATENTS_PER_CHUNK, load_embodiment
+from lerobot_wam.model.config import ModelConfig, VisualSummaryConfig
+from lerobot_wam.optimizer import FlatThenLinearSchedulerConfig, MuonAdamWConfig
+from lerobot_wam.presets import PRESETS
+
+
+def _from_preset() -> Any:
+    """Mark a field that is None until the preset fills it, right after construction."""
+    return field(default=None)
+
+
+@PreTrainedConfig.register_subclass("wam")
+@dataclass
+class WAMConfig(PreTrainedConfig):
+    """Configuration of `WAMPolicy`.
+
+    Fields that default to None take their value from the preset when the policy is created, and are stored; a stored
+    or given value always wins. Papers' terms are kept: a *chunk* is what is denoised together (2 video latents with
+    their actions and one state), a *window* holds up to `max_chunks` chunks behind one conditioning frame.
+
+    Args:
+        preset: "nano", "wan2.2-5b" or "wan2.1-14b".
+        embodiment: Name of a built-in embodiment, path of a YAML file, or "auto": the built-in one of the dataset's
+            robot_type if there is one, else derived from the dataset's features.
+        embodiments: Filled when the policy is built: name -> {"spec": ..., "statistics": ...}, in category order.
+        max_embodiments: Categories with state/action weights of their own.
+        chunk_steps: Actions per chunk, in control steps.
+        video_stride: Control steps between two video frames; chunk_steps = 8 * video_stride.
+        max_chunks: Chunks per window.
+        n_action_steps: Actions executed before the next chunk is computed; None executes the whole chunk. With
+            fewer, the cached history no longer lines up with whole blocks, so each new chunk restarts the window.
+        image_size: Height and width of one camera view in pixels; views of another size are resized.
+        video_codec: "dct" (training-free), "wan2.1" or "wan2.2".
+        codec_patch: Pixels per latent cell and side.
+        latent_channels: Channels of the video latents.
+        condition_channels: First-frame conditioning channels (20 for the 14B model).
+        text_codec: "word_hash" (training-free) or "umt5".
+        text_dim: Width of a text token.
+        text_length: Text tokens.
+        dim: Model width.
+        num_heads: Attention heads.
+        num_layers: Transformer blocks.
+        ffn_dim: Width of the feed-forward layers.
+        freq_dim: Width of the timestep sinusoid.
+        patch_size: Latent cells per token and side.
+        image_dim: Width of first-frame image tokens; 0 for no image branch.
+        action_dim: Padded width of the action vector.
+        state_dim: Padded width of the state vector.
+        action_hidden: Hidden width of state encoder and action decoder.
+        state_self_only: Mask the state token to itself in training and inference alike.
+        visual_summary: Add the convolutional summary of each chunk's first frame (nano).
+        noise_mode: "coupled", "decoupled" (Flash), "high_noise" or "independent".
+        noise_beta_alpha: alpha of Beta(alpha, 1) in "decoupled" and "high_noise".
+        pure_noise_probability: Chance that a chunk is trained from pure noise.
+        timestep_weighting: Use the official bell-shaped loss weights.
+        first_frame_loss: Denoise frame 0 too, as the official code does.
+        loss_averaging: "sample" (batch-correct) or "official".
+        channel_weighting: Weigh latent channels by what they mean in pixels.
+        video_loss_weight: Factor of the video loss.
+        action_loss_weight: Factor of the action loss.
+        auxiliary_bc_weight: Factor of the behaviour-cloning loss; 0 removes its head.
+        early_anchor_weight: Loss factor of windows that start in the first `early_anchor_steps` steps of an episode.
+        early_anchor_steps: See above; 0 turns it off.
+        drop_n_last_frames: Windows do not start in the last so many frames of an episode.
+        solver: "euler" or "unipc".
+        num_inference_steps: Solver steps per chunk.
+        guidance_scale: Classifier-free guidance on the video velocity; 1 is off.
+        negative_prompt: Text of the negative branch.
+        seed: Seed of the sampling noise; every session gets its own stream.
+        ema_decay: Decay of the weight average that acts; 0 keeps none.
+        optimizer: "adamw" or "muon_adamw" (Muon for the blocks' matrices).
+        optimizer_lr: AdamW learning rate.
+        matrix_lr: Muon learning rate.
+        optimizer_betas: AdamW betas.
+        optimizer_weight_decay: Decay of matrices; never of biases and norms.
+        grad_clip_norm: Gradient-norm clip.
+        warmup_steps: Steps of linear warm-up.
+        flat_fraction: Share of the steps after which the rate falls linearly.
+        gradient_checkpointing: Recompute blocks in the backward pass.
+        dtype: "float32" or "bfloat16" autocast in training.
+        save_predicted_video: Let `lerobot-eval` write the imagined video beside the real one.
+    """
+
+    preset: Literal["nano", "wan2.2-5b", "wan2.1-14b"] = "nano"
+    embodiment: str = "auto"
+    embodiments: dict[str, Any] = field(default_factory=dict)
+    max_embodiments: int = 4
+
+    chunk_steps: int = _from_preset()
+    video_stride: int = _from_preset()
+    max_chunks: int = _from_preset()
+    n_action_steps: int | None = None
+
+    image_size: tuple[int, int] = _from_preset()
+    video_codec: Literal["dct", "wan2.1", "wan2.2"] = _from_preset()
+    codec_patch: int = _from_preset()
+    latent_channels: int = _from_preset()
+    condition_channels: int = _from_preset()
+    text_codec: Literal["word_hash", "umt5"] = _from_preset()
+    text_dim: int = _from_preset()
+    text_length: int = _from_preset()
+
+    dim: int = _from_preset()
+    num_heads: int = _from_preset()
+    num_layers: int = _from_preset()
+    ffn_dim: int = _from_preset()
+    freq_dim: int = _from_preset()
+    patch_size: int = _from_preset()
+    image_dim: int = _from_preset()
+    action_dim: int = _from_preset()
+    state_dim: int = _from_preset()
+    action_hidden: int = _from_preset()
+    state_self_only: bool = _from_preset()
+    visual_summary: bool = _from_preset()
+
+    noise_mode: Literal["coupled", "decoupled", "high_noise", "independent"] = _from_preset()
+    noise_beta_alpha: float = _from_preset()
+    pure_noise_probability: float = _from_preset()
+    timestep_weighting: bool = _from_preset()
+    first_frame_loss: bool = _from_preset()
+    loss_averaging: Literal["sample", "official"] = _from_preset()
+    channel_weighting: bool = _from_preset()
+    video_loss_weight: float = 1.0
+    action_loss_weight: float = 1.0
+    auxiliary_bc_weight: float = _from_preset()
+    early_anchor_weight: float = _from_preset()
+    early_anchor_steps: int = _from_preset()
+    drop_n_last_frames: int = _from_preset()
+
+    solver: Literal["euler", "unipc"] = _from_preset()
+    num_inference_steps: int = _from_preset()
+    guidance_scale: float = _from_preset()
+    negative_prompt: str = _from_preset()
+    seed: int = 0
+
+    ema_decay: float = _from_preset()
+    optimizer: Literal["adamw", "muon_adamw"] = _from_preset()
+    optimizer_lr: float = _from_preset()
+    matrix_lr: float = _from_preset()
+    optimizer_betas: tuple[float, float] = _from_preset()
+    optimizer_weight_decay: float = _from_preset()
+    grad_clip_norm: float = _from_preset()
+    warmup_steps: int = _from_preset()
+    flat_fraction: float = _from_preset()
+    gradient_checkpointing: bool = _from_preset()
+    dtype: Literal["float32", "bfloat16"] = _from_preset()
+
+    save_predicted_video: bool = False
+
+    # Normalisation belongs to the embodiment and is anchored at each chunk's state, so LeRobot's own stays out.
+    normalization_mapping: dict[str, NormalizationMode] = field(
+        default_factory=lambda: {
+            "VISUAL": NormalizationMode.IDENTITY,
+            "STATE": NormalizationMode.IDENTITY,
+            "ACTION": NormalizationMode.IDENTITY,
+        }
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.preset not in PRESETS:
+            raise ValueError(f"unknown preset {self.preset!r}: choose one of {', '.join(PRESETS)}.")
+        if self.embodiment != "auto" and not self.embodiments:
+            spec = load_embodiment(self.embodiment)
+            if self.chunk_steps is None and self.video_stride is None:
+                self.chunk_steps, self.video_stride = spec.chunk_steps, spec.video_stride
+        for name, value in PRESETS[self.preset].items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
+        frames = LATENTS_PER_CHUNK * FRAMES_PER_LATENT
+        if self.chunk_steps != frames * self.video_stride:
+            raise ValueError(
+                f"chunk_steps is {self.chunk_steps}, expected {frames * self.video_stride} ({frames} video frames per "
+                f"chunk x video_stride {self.video_stride}): set both flags together."
+            )
+        if self.max_chunks < 1:
+            raise ValueError(f"max_chunks is {self.max_chunks}; a window holds at least 1 chunk.")
+        if self.n_action_steps is not None and not 1 <= self.n_action_steps <= self.chunk_steps:
+            raise ValueError(f"n_action_steps is {self.n_action_steps}; expected 1..{self.chunk_steps} (chunk_steps).")
+        cell = self.codec_patch * self.patch_size
+        if any(side % cell for side in self.image_size):
+            raise ValueError(
+                f"image_size {tuple(self.image_size)} must be a multiple of {cell} pixels (codec_patch x patch_size)."
+            )
+
+    @property
+    def observation_delta_indices(self) -> list[int]:
+        """Offsets of the window's video frames, in control steps; LeRobot reads states at the same offsets."""
+        return list(range(0, self.max_chunks * self.chunk_steps + 1, self.video_stride))
+
+    @property
+    def action_delta_indices(self) -> list[int]:
+        """Offsets of the window's actions, in control steps."""
+        return list(range(self.max_chunks * self.chunk_steps))
+
+    @property
+    def reward_delta_indices(self) -> None:
+        """Rewards are not used."""
+        return None
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """Sizes of the network."""
+        summary = VisualSummaryConfig() if self.visual_summary else None
+        return ModelConfig(
+            dim=self.dim,
+            num_heads=self.num_heads,
+            num_layers=self.num_layers,
+            ffn_dim=self.ffn_dim,
+            freq_dim=self.freq_dim,
+            text_dim=self.text_dim,
+            latent_channels=self.latent_channels,
+            condition_channels=self.condition_channels,
+            patch=(1, self.patch_size, self.patch_size),
+            image_dim=self.image_dim or None,
+            action_dim=self.action_dim,
+            state_dim=self.state_dim,
+            action_hidden=self.action_hidden,
+            num_categories=self.max_embodiments,
+            frames_per_chunk=LATENTS_PER_CHUNK,
+            actions_per_chunk=self.chunk_steps,
+            max_chunks=self.max_chunks,
+            state_self_only=self.state_self_only,
+            visual_summary=summary,
+            auxiliary_bc=self.auxiliary_bc_weight > 0,
+        )
+
+    def get_optimizer_preset(self) -> OptimizerConfig:
+        """AdamW, or Muon for the blocks' matrices with AdamW for the rest."""
+        common: dict[str, Any] = {
+            "betas": tuple(self.optimizer_betas),
+            "weight_decay": self.optimizer_weight_decay,
+            "grad_clip_norm": self.grad_clip_norm,
+        }
+        if self.optimizer == "adamw":
+            return AdamWConfig(lr=self.optimizer_lr, **common)
+        return MuonAdamWConfig(lr=self.matrix_lr, adamw_lr=self.optimizer_lr, **common)
+
+    def get_scheduler_preset(self) -> LRSchedulerConfig:
+        """Warm-up, flat, linear decay to 2 %."""
+        return FlatThenLinearSchedulerConfig(num_warmup_steps=self.warmup_steps, flat_fraction=self.flat_fraction)
+
+    def validate_features(self) -> None:
+        """Refuse data without a camera."""
+        if not self.image_features:
+            raise ValueError(
+                f"no camera among the inputs ({', '.join(self.input_features or {}) or 'none'}): "
+                "a world action model needs observation.images.*"
+            )

@@ -1,0 +1,1 @@
+"""From a dataset's windows to what the network is trained on."""

@@ -1,0 +1,1 @@
+"""What a robot is to the model: cameras, dimensions, timing, prompt, and its actions as numbers around zero."""

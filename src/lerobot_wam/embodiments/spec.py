@@ -1,0 +1,232 @@
+"""The description of one robot: cameras and their places, state and action dimensions, timing, prompt, normalisation.
+
+A spec is plain frozen data. It is written once as YAML in this folder (or derived from a dataset, see
+``datasets.py``), and travels inside a checkpoint's ``config.json`` as the dict of
+:meth:`EmbodimentSpec.to_dict`.
+"""
+
+import dataclasses
+import difflib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from lerobot_wam.embodiments.schema import load_yaml, parse
+
+LATENTS_PER_CHUNK = 2
+"""Latent frames that are denoised together with one chunk of actions (spec §1.1: nfpb)."""
+FRAMES_PER_LATENT = 4
+"""Raw video frames in one latent frame (spec §1.7)."""
+
+RangeMode = Literal["quantile", "min_max"]
+
+
+@dataclass(frozen=True)
+class CameraView:
+    """A camera and its cell in the tiled picture.
+
+    Attributes:
+        key: the dataset's feature, such as ``observation.images.front``.
+        row: cell row, 0 at the top.
+        col: cell column, 0 at the left.
+    """
+
+    key: str
+    row: int = 0
+    col: int = 0
+
+    def __post_init__(self) -> None:
+        if self.row < 0 or self.col < 0:
+            raise ValueError(f"camera {self.key!r} sits at row {self.row}, col {self.col}: both must be 0 or more")
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One number of the state or action vector.
+
+    Attributes:
+        name: as in the dataset's feature names, such as ``waist.pos``.
+        unit: physical unit, for people ("rad", "deg", "m"); empty when unknown.
+        low: lower limit in that unit, None when unknown or unlimited.
+        high: upper limit in that unit.
+        relative: (actions) the model sees action minus the same-named state at the chunk's start.
+        gripper: a gripper opening, which has its own normalisation mode.
+    """
+
+    name: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    relative: bool = False
+    gripper: bool = False
+
+    def __post_init__(self) -> None:
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"dimension {self.name!r} has low={self.low}, high={self.high}: low must be below high")
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How physical numbers become numbers around [-1, 1]. The defaults are DreamZero's (spec §2.4).
+
+    Attributes:
+        mode: range that maps to [-1, 1]: the 1 % and 99 % quantiles, or the extremes.
+        gripper_mode: the same for gripper dimensions; quantiles would cut off the rare end of an open-shut
+            signal.
+        per_step: action ranges per horizon step (nano) instead of pooled over the horizon (DreamZero).
+        min_half_range: floor of half a range, in physical units; keeps near-constant dimensions from being
+            blown up. 0 is DreamZero's behaviour, see
+            :class:`~lerobot_wam.embodiments.action_space.ActionSpace`.
+        clip: bound of normalised numbers on the way in, None for no bound.
+    """
+
+    mode: RangeMode = "quantile"
+    gripper_mode: RangeMode = "quantile"
+    per_step: bool = False
+    min_half_range: float = 0.0
+    clip: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        if self.min_half_range < 0:
+            raise ValueError(f"min_half_range is {self.min_half_range}, expected 0 or more (physical units)")
+        if self.clip is not None and self.clip < 1:
+            raise ValueError(f"clip is {self.clip}, expected 1 or more (or null): less would cut the normal range")
+
+
+@dataclass(frozen=True)
+class EmbodimentSpec:
+    """One robot as the model sees it.
+
+    Attributes:
+        name: unique name; statistics and per-robot weights are stored under it.
+        robot_types: LeRobot ``robot_type`` strings that mean this robot.
+        cameras: the views and their cells.
+        state: dimensions of ``observation.state``, in the dataset's order.
+        action: dimensions of ``action``, in the dataset's order. Empty together with ``state`` for video
+            without a robot.
+        fps: control steps per second of the data.
+        video_stride: control steps between two video frames that the model sees.
+        chunk_steps: actions per chunk; a chunk's actions and its video frames span the same time.
+        prompt: text around the task, with the placeholder ``{task}``.
+        normalization: how states and actions are scaled.
+    """
+
+    name: str
+    cameras: tuple[CameraView, ...]
+    state: tuple[Dimension, ...]
+    action: tuple[Dimension, ...]
+    fps: float
+    video_stride: int
+    chunk_steps: int
+    robot_types: tuple[str, ...] = ()
+    prompt: str = "{task}"
+    normalization: Normalization = field(default_factory=Normalization)
+
+    def __post_init__(self) -> None:
+        _require_unique("camera", (camera.key for camera in self.cameras))
+        _require_unique("camera cell (row, col)", ((camera.row, camera.col) for camera in self.cameras))
+        _require_unique("state dimension", self.state_names)
+        _require_unique("action dimension", self.action_names)
+        if not self.cameras:
+            raise ValueError("cameras is empty: a world action model needs at least one view")
+        if self.fps <= 0 or self.video_stride < 1 or self.chunk_steps < 1:
+            raise ValueError(
+                f"fps={self.fps}, video_stride={self.video_stride}, chunk_steps={self.chunk_steps}: "
+                "all must be positive"
+            )
+        if "{task}" not in self.prompt:
+            raise ValueError(f"prompt {self.prompt!r} has no place for the task: put {{task}} into it")
+        for dimension in self.action:
+            if dimension.relative and dimension.name not in self.state_names:
+                raise ValueError(
+                    f"action {dimension.name!r} is relative but no state dimension has that name "
+                    f"(state: {', '.join(self.state_names) or 'none'}): rename it or set relative to false"
+                )
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Names of the state dimensions, in order."""
+        return tuple(dimension.name for dimension in self.state)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """Names of the action dimensions, in order."""
+        return tuple(dimension.name for dimension in self.action)
+
+    @property
+    def frames_per_chunk(self) -> int:
+        """Video frames in the time of one chunk."""
+        return self.chunk_steps // self.video_stride
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the tiled picture."""
+        return 1 + max(c.row for c in self.cameras), 1 + max(c.col for c in self.cameras)
+
+    def render_prompt(self, task: str) -> str:
+        """The model's text for a task: lower-cased as in DreamZero, at every ``{task}`` of the prompt (spec §2.6)."""
+        return self.prompt.replace("{task}", task.lower())
+
+    def check_chunk(self, latents_per_chunk: int = LATENTS_PER_CHUNK) -> None:
+        """Check that one chunk of actions spans exactly ``latents_per_chunk`` latent frames.
+
+        Raises:
+            ValueError: with the chunk_steps that would fit.
+        """
+        frames = latents_per_chunk * FRAMES_PER_LATENT
+        if self.chunk_steps != frames * self.video_stride:
+            raise ValueError(
+                f"{self.name}: chunk_steps is {self.chunk_steps}, expected {frames * self.video_stride} "
+                f"({frames} video frames per chunk x video_stride {self.video_stride}): change one of the two"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as JSON values; :meth:`from_dict` gives it back equal."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "embodiment") -> "EmbodimentSpec":
+        """A spec from plain values, checked strictly; ``where`` names the source in errors (SchemaError)."""
+        return parse(cls, data, where)
+
+
+def builtin_names() -> list[str]:
+    """Names of the embodiments that ship with the package, sorted."""
+    folder = resources.files("lerobot_wam.embodiments")
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_embodiment(name_or_path: str | Path, latents_per_chunk: int = LATENTS_PER_CHUNK) -> EmbodimentSpec:
+    """A built-in embodiment by its name, or one's own from the path of a ``.yaml`` file.
+
+    Raises:
+        ValueError: neither a built-in name nor a YAML path, or the file's content is wrong.
+        FileNotFoundError: the YAML path does not exist.
+    """
+    name = str(name_or_path)
+    if name in builtin_names():
+        text = (resources.files("lerobot_wam.embodiments") / f"{name}.yaml").read_text(encoding="utf-8")
+    elif Path(name).suffix in (".yaml", ".yml"):
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"embodiment file {name} does not exist: expected the path of a YAML file")
+        text = Path(name).read_text(encoding="utf-8")
+    else:
+        close = difflib.get_close_matches(name, builtin_names(), n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(
+            f"unknown embodiment {name!r}: {hint}Built in: {', '.join(builtin_names())}. "
+            "Or give the path of your own .yaml file."
+        )
+    spec = EmbodimentSpec.from_dict(load_yaml(text, name), where=name)
+    spec.check_chunk(latents_per_chunk)
+    return spec
+
+
+def _require_unique(what: str, values: Iterable[object]) -> None:
+    repeated = [value for value, count in Counter(values).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{what} {repeated[0]!r} appears more than once: each must be unique")

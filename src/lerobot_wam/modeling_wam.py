@@ -1,0 +1,376 @@
+"""`WAMPolicy`: LeRobot's policy contract on top of the network, the objective and the closed-loop runtime."""
+
+import copy
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.utils.constants import ACTION, OBS_STATE
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lerobot_wam.codecs.text import TextCodec, WordHashTextCodec
+from lerobot_wam.codecs.video import SpaceTimeDCTCodec
+from lerobot_wam.configuration_wam import WAMConfig
+from lerobot_wam.data.views import tile_views
+from lerobot_wam.data.windows import latent_frame_mask, real_chunks, steps_until_task_change
+from lerobot_wam.diffusion.objective import ObjectiveConfig, TrainingWindow, joint_loss
+from lerobot_wam.diffusion.sampler import SamplerConfig
+from lerobot_wam.diffusion.schedule import NoiseConfig
+from lerobot_wam.embodiments.action_space import ActionSpace
+from lerobot_wam.embodiments.datasets import check_dataset
+from lerobot_wam.embodiments.resolve import load_stored_embodiment, resolve_embodiment, stored_embodiment
+from lerobot_wam.embodiments.statistics import read_columns
+from lerobot_wam.model.world_action_model import WorldActionModel
+from lerobot_wam.runtime.session import Observation, Runtime, Session
+
+
+class WAMPolicy(PreTrainedPolicy):
+    """A World Action Model: one network that dreams the next chunk of video and the actions that make it happen.
+
+    Args:
+        config: The policy's configuration. Its `embodiments` are filled here when they are empty.
+        dataset_meta: Metadata of the training dataset; needed to build a policy from scratch.
+        kwargs: Whatever else LeRobot's factory passes; not used.
+
+    Raises:
+        ValueError: Neither stored embodiments nor a dataset, or a dataset that does not fit.
+    """
+
+    config_class = WAMConfig
+    name = "wam"
+
+    def __init__(self, config: WAMConfig, dataset_meta: Any = None, **kwargs: Any) -> None:
+        super().__init__(config)
+        self.config: WAMConfig = config
+        self._task_horizon: Tensor | None = None
+        if dataset_meta is not None:
+            self._adopt_dataset(dataset_meta)
+        if not config.embodiments:
+            raise ValueError(
+                "the policy knows no embodiment: train it on a dataset (--dataset.repo_id=...) or load a checkpoint "
+                "(--policy.path=...)"
+            )
+        spaces = [ActionSpace(*load_stored_embodiment(name, e)) for name, e in config.embodiments.items()]
+        self.action_spaces = spaces
+        names = list(config.embodiments)
+        self.category = names.index(config.embodiment) if config.embodiment in names else 0
+        self.video_codec, self.text_codec = make_codecs(config)
+        self.model = WorldActionModel(config.model_config)
+        self.model.gradient_checkpointing = config.gradient_checkpointing
+        self.ema_model: WorldActionModel | None = None
+        if config.ema_decay > 0:
+            self.ema_model = copy.deepcopy(self.model).requires_grad_(False)
+        # Training noise is a function of (seed, step), so that a resumed run draws what an uninterrupted one would.
+        self.register_buffer("noise_seed", torch.randint(0, 2**31, ()))
+        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
+        self.objective = ObjectiveConfig(
+            noise=NoiseConfig(
+                mode=config.noise_mode,
+                beta_alpha=config.noise_beta_alpha,
+                pure_noise_probability=config.pure_noise_probability,
+            ),
+            timestep_weighting=config.timestep_weighting,
+            first_frame_loss=config.first_frame_loss,
+            averaging=config.loss_averaging,
+            video_weight=config.video_loss_weight,
+            action_weight=config.action_loss_weight,
+            auxiliary_bc_weight=config.auxiliary_bc_weight,
+        )
+        self.last_predicted_latents: Tensor | None = None
+        self.reset()
+
+    def _adopt_dataset(self, meta: Any) -> None:
+        """Fill the embodiment from the training data, or check the data against the stored one."""
+        config = self.config
+        config.validate_features()
+        columns = read_columns(Path(meta.root))
+        if not config.embodiments:
+            spec = resolve_embodiment(
+                config.embodiment, meta.features, meta.fps, meta.robot_type, config.video_stride, config.chunk_steps
+            )
+            config.embodiments = {spec.name: stored_embodiment(spec, columns)}
+            config.embodiment = spec.name
+        name = config.embodiment if config.embodiment in config.embodiments else next(iter(config.embodiments))
+        spec, _ = load_stored_embodiment(name, config.embodiments[name])
+        check_dataset(spec, meta.features, meta.fps)
+        _check_widths(config, len(spec.action), len(spec.state))
+        _check_episode_lengths(config, columns.episode_index)
+        horizon = steps_until_task_change(columns.episode_index, columns.task_index)
+        self._task_horizon = None if horizon is None else torch.from_numpy(horizon)
+
+    @property
+    def acting_model(self) -> WorldActionModel:
+        """The weights that act: the average where one is kept."""
+        return self.model if self.ema_model is None else self.ema_model
+
+    @property
+    def runtime(self) -> Runtime:
+        """The closed-loop runtime on the acting weights."""
+        config = self.config
+        return Runtime(
+            self.acting_model,
+            self.video_codec,
+            self.text_codec,
+            self.action_spaces,
+            SamplerConfig(config.solver, config.num_inference_steps, guidance=config.guidance_scale),
+            config.video_stride,
+            config.n_action_steps,
+            config.negative_prompt,
+        )
+
+    def get_optim_params(self) -> Any:
+        """Trainable parameters: by name for Muon, which sorts them itself; else decayed and undecayed groups."""
+        named = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        if self.config.optimizer == "muon_adamw":
+            return named
+        return [
+            {"params": [p for p in named.values() if p.ndim > 1]},
+            {"params": [p for p in named.values() if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+    def update(self) -> None:
+        """Count the optimizer step and move the weight average; LeRobot calls it after every step."""
+        self.steps_done += 1
+        if self.ema_model is not None:
+            # The average follows quickly at first, else it would remember the random start.
+            decay = min(self.config.ema_decay, (1 + self.steps_done.item()) / (10 + self.steps_done.item()))
+            with torch.no_grad():
+                averages: list[Tensor] = list(self.ema_model.parameters())
+                weights: list[Tensor] = list(self.model.parameters())
+                torch._foreach_lerp_(averages, weights, 1 - decay)
+
+    def forward(
+        self, batch: dict[str, Any], reduction: Literal["mean", "none"] = "mean"
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Compute the joint loss of a batch of windows.
+
+        Args:
+            batch: LeRobot's batch: `observation.images.*` [B, T, 3, H, W] in [0, 1] and, unless video-only,
+                `observation.state` [B, T, S] and `action` [B, H, A]; `*_is_pad` flags; `task`.
+            reduction: "none" returns the loss of every sample [B].
+
+        Returns:
+            The loss and its parts for logging.
+        """
+        generator = torch.Generator()
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        generator.manual_seed(hash((int(self.noise_seed), int(self.steps_done), rank)) % 2**63)
+        model = self.model if self.training else self.acting_model
+        losses = joint_loss(model, self.training_window(batch), self.objective, generator)
+        parts = {"video_loss": losses.video, "action_loss": losses.action}
+        if self.model.config.auxiliary_bc:
+            parts["bc_loss"] = losses.auxiliary_bc
+        log = {name: value.detach().mean().item() for name, value in parts.items()}
+        return (losses.total if reduction == "none" else losses.total.mean()), log
+
+    def training_window(self, batch: dict[str, Any]) -> TrainingWindow:
+        """Turn LeRobot's batch into clean latents, normalised actions and masks."""
+        config, space = self.config, self.action_spaces[self.category]
+        spec = space.spec
+        pixels_BTCHW = self._tiled(batch) * 2 - 1
+        batch_size, frames = pixels_BTCHW.shape[:2]
+        device, steps, chunks = pixels_BTCHW.device, config.chunk_steps, config.max_chunks
+        frame_real, action_real = self._real_steps(batch, batch_size, frames, device)
+        frame_mask = latent_frame_mask(~frame_real, self.video_codec.temporal_stride)
+        chunks = real_chunks(action_real, frame_mask, chunks)  # what no sample fills need not be computed
+        frames_per_chunk = steps // config.video_stride
+        latents = 1 + chunks * self.model.config.frames_per_chunk
+        pixels_BTCHW = pixels_BTCHW[:, : 1 + chunks * frames_per_chunk]
+        anchors = slice(0, chunks * frames_per_chunk, frames_per_chunk)
+
+        state = torch.zeros(batch_size, chunks, config.state_dim, device=device)
+        action = torch.zeros(batch_size, chunks * steps, config.action_dim, device=device)
+        action_mask = torch.zeros_like(action, dtype=torch.bool)
+        if spec.state and batch.get(OBS_STATE) is not None:
+            anchor_state = batch[OBS_STATE][:, anchors].float()
+            state[..., : len(spec.state)] = space.encode_state(anchor_state)
+            if spec.action and batch.get(ACTION) is not None:
+                physical = batch[ACTION][:, : chunks * steps].float().unflatten(1, (chunks, steps))
+                action[..., : len(spec.action)] = space.encode(physical, anchor_state).flatten(1, 2)
+                action_mask[..., : len(spec.action)] = action_real[:, : chunks * steps, None]
+        tokens, _ = self.text_codec.encode([spec.render_prompt(task) for task in _tasks(batch, batch_size)])
+        weight = None
+        if config.early_anchor_steps and "timestamp" in batch:
+            early = (batch["timestamp"].flatten() * spec.fps).round() < config.early_anchor_steps
+            weight = torch.where(early, config.early_anchor_weight, 1.0).to(device)
+        return TrainingWindow(
+            latent=self.video_codec.encode(pixels_BTCHW.transpose(1, 2)),
+            frame_mask=frame_mask[:, :latents],
+            action=action,
+            action_mask=action_mask,
+            state=state,
+            category=torch.full((batch_size,), self.category, device=device),
+            text=tokens.to(device),
+            anchor_frame=pixels_BTCHW[:, anchors],
+            weight=weight,
+            channel_weight=self.video_codec.channel_weight if config.channel_weighting else None,
+        )
+
+    def reset(self) -> None:
+        """Forget all sessions: a new episode begins."""
+        self._sessions: list[Session] = []
+        self.last_predicted_latents = None
+
+    @torch.no_grad()
+    def select_action(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
+        """Advance every environment by one step in closed loop; returns absolute physical actions [B, A]."""
+        observations, runtime = self._observations(batch), self.runtime
+        if len(self._sessions) != len(observations):
+            self._sessions = self._new_sessions(runtime, len(observations))
+        first = self._sessions[0]
+        chunks = first.chunks
+        actions = runtime.act(self._sessions, observations)
+        if self.config.save_predicted_video and first.chunks > chunks and first.dream is not None:
+            latents = first.dream.latents[None]
+            if chunks == 0:
+                frame = first.dream.anchor_frame[None, :, None]
+                latents = torch.cat([self.video_codec.encode(frame), latents], dim=2)
+            self.last_predicted_latents = latents
+        return torch.stack(actions)
+
+    @torch.no_grad()
+    def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
+        """Return a whole chunk of absolute physical actions [B, chunk_steps, A] from the newest observation alone.
+
+        Callers of this method never show the frames between two calls, so each call starts a window of its own.
+        """
+        observations, runtime = self._observations(batch), self.runtime
+        dreams = runtime.plan(self._new_sessions(runtime, len(observations)), observations)
+        return torch.stack([dream.actions for dream in dreams])
+
+    @torch.no_grad()
+    def decode_predicted_latents(self, latents: Tensor) -> Tensor:
+        """Decode imagined latents [1, C, F, h, w], frame 0 first, to uint8 frames [T, H, W, 3]."""
+        video = self.video_codec.decode(latents)[0].clamp(-1, 1)
+        return ((video + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0)
+
+    def _new_sessions(self, runtime: Runtime, count: int) -> list[Session]:
+        return [runtime.new_session(self.config.seed + index, self.category) for index in range(count)]
+
+    def _tiled(self, batch: dict[str, Any]) -> Tensor:
+        """Tile the cameras of the embodiment: [B, T, 3, H, W] in [0, 1]."""
+        cameras = self.action_spaces[self.category].spec.cameras
+        frames = {camera.key: batch[camera.key] for camera in cameras if camera.key in batch}
+        single = {key: view.unsqueeze(1) if view.ndim == 4 else view for key, view in frames.items()}
+        return tile_views(single, cameras, self.config.image_size)
+
+    def _observations(self, batch: dict[str, Any]) -> list[Observation]:
+        spec = self.action_spaces[self.category].spec
+        frames = self._tiled(batch)[:, -1] * 2 - 1
+        tasks = _tasks(batch, len(frames))
+        states = batch.get(OBS_STATE)
+        if states is None:
+            states = torch.zeros(len(frames), 0)
+        if states.shape[-1] != len(spec.state):
+            raise ValueError(
+                f"observation.state has {states.shape[-1]} dimensions, embodiment {spec.name!r} has {len(spec.state)} "
+                f"({', '.join(spec.state_names)}): run the policy on the robot it was trained for"
+            )
+        states = states[:, -1] if states.ndim == 3 else states
+        return [
+            Observation(frame, state, spec.render_prompt(task))
+            for frame, state, task in zip(frames, states, tasks, strict=True)
+        ]
+
+    def _real_steps(
+        self, batch: dict[str, Any], batch_size: int, frames: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Return which frames [B, T] and action steps [B, H] belong to the window's episode and task."""
+        config = self.config
+        camera = self.action_spaces[self.category].spec.cameras[0].key
+        frame_pad = batch.get(f"{camera}_is_pad")
+        action_pad = batch.get("action_is_pad")
+        steps = config.max_chunks * config.chunk_steps
+        frame_real = torch.ones(batch_size, frames, dtype=torch.bool) if frame_pad is None else ~frame_pad.bool()
+        action_real = torch.ones(batch_size, steps, dtype=torch.bool) if action_pad is None else ~action_pad.bool()
+        frame_real, action_real = frame_real.to(device), action_real.to(device)
+        if batch.get(ACTION) is None:
+            action_real = torch.zeros_like(action_real)
+        if self._task_horizon is not None and "index" in batch:
+            horizon = self._task_horizon[batch["index"].flatten().cpu()].to(device)[:, None]
+            # The frame right after a chunk's last action may already carry the next text (spec §2.3).
+            frame_real &= torch.arange(frames, device=device) * config.video_stride <= horizon
+            action_real &= torch.arange(steps, device=device) < horizon
+        return frame_real, action_real
+
+    def wrap_with_peft(self, *args: Any, **kwargs: Any) -> Any:
+        """Wrap with adapters. They train the weights that act, so the average becomes the base and is dropped."""
+        if self.ema_model is not None:
+            self.model.load_state_dict(self.ema_model.state_dict())
+            self.ema_model, self.config.ema_decay = None, 0.0
+        return super().wrap_with_peft(*args, **kwargs)
+
+    def _get_default_peft_targets(self) -> dict[str, Any]:
+        """Attention and feed-forward matrices get adapters; the robot's encoders and decoder are trained whole."""
+        return {
+            "target_modules": r"model\.blocks\.\d+\.((self|cross)_attn\.[qkvo]|ffn\.[02])",
+            "modules_to_save": ["state_encoder", "action_encoder", "action_decoder"],
+        }
+
+    @classmethod
+    def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
+        """Load strictly, whatever `strict` says; weight averages are matched to what the configuration keeps."""
+        state = load_file(model_file, device=str(map_location))
+        averages = {k.removeprefix("ema_"): v for k, v in state.items() if k.startswith("ema_model.")}
+        if model.ema_model is None and averages:
+            state = {k: v for k, v in state.items() if not k.startswith("ema_model.")} | averages
+        elif model.ema_model is not None and not averages:
+            state |= {f"ema_{k}": v for k, v in state.items() if k.startswith("model.")}
+        expected = model.state_dict()
+        problems = [f"missing {k}" for k in expected.keys() - state.keys()]
+        problems += [f"unexpected {k}" for k in state.keys() - expected.keys()]
+        problems += [
+            f"{k} is {list(state[k].shape)}, expected {list(expected[k].shape)}"
+            for k in expected.keys() & state.keys()
+            if state[k].shape != expected[k].shape
+        ]
+        if problems:
+            raise ValueError(
+                f"{model_file} does not fit the configuration in {len(problems)} tensors: "
+                f"{'; '.join(sorted(problems)[:5])}{' ...' if len(problems) > 5 else ''}"
+            )
+        model.load_state_dict(state)
+        return model
+
+
+def make_codecs(config: WAMConfig) -> tuple[SpaceTimeDCTCodec, TextCodec]:
+    """Build the frozen components that a preset names.
+
+    Raises:
+        ValueError: A codec that this version does not have.
+    """
+    if config.video_codec != "dct" or config.text_codec != "word_hash":
+        raise ValueError(
+            f"codecs {config.video_codec!r} and {config.text_codec!r} are not available: this version has dct and "
+            "word_hash (--policy.preset=nano)"
+        )
+    video_codec = SpaceTimeDCTCodec(patch=config.codec_patch, channels=config.latent_channels)
+    return video_codec, WordHashTextCodec(dim=config.text_dim, length=config.text_length)
+
+
+def _tasks(batch: dict[str, Any], count: int) -> list[str]:
+    """Return one instruction per sample; none at all reads as empty text."""
+    task = batch.get("task")
+    if task is None:
+        return [""] * count
+    return [task] * count if isinstance(task, str) else list(task)
+
+
+def _check_widths(config: WAMConfig, actions: int, states: int) -> None:
+    for kind, width, found in (("action", config.action_dim, actions), ("state", config.state_dim, states)):
+        if found > width:
+            raise ValueError(
+                f"the dataset has {found} {kind} dimensions, the model {width}: set --policy.{kind}_dim={found} or more"
+            )
+
+
+def _check_episode_lengths(config: WAMConfig, episode_index: Any) -> None:
+    _, lengths = torch.unique(torch.from_numpy(episode_index.copy()), return_counts=True)
+    if lengths.max() <= config.drop_n_last_frames:
+        raise ValueError(
+            f"the longest episode has {int(lengths.max())} steps, but windows may not start in an episode's last "
+            f"{config.drop_n_last_frames}: record longer episodes, or set --policy.drop_n_last_frames=0 to train on "
+            "masked tails"
+        )

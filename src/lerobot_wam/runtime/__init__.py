@@ -1,0 +1,1 @@
+"""Acting in closed loop: sessions, and what keeps them fast and safe."""

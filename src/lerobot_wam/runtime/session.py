@@ -1,0 +1,358 @@
+"""One robot's closed loop: observe, dream, act. Reality overwrites imagination (spec §3.3; design, decisions 3, 6, 7).
+
+A `Session` is a value that belongs to one robot; the `Runtime` is the model and serves any number of sessions.
+Sessions that stand at the same place in their windows are computed as one batch, and each draws its noise from a
+generator of its own, so a batch of N equals N runs alone. Imagined video is returned and never enters the cache.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from lerobot_wam.codecs.text import TextCodec
+from lerobot_wam.codecs.video import VideoCodec
+from lerobot_wam.diffusion.sampler import SamplerConfig, VelocityFunction, sample_chunk
+from lerobot_wam.embodiments.action_space import ActionSpace
+from lerobot_wam.model.cache import KVCache
+from lerobot_wam.model.world_action_model import Context, NoisyWindow, WorldActionModel
+
+
+class ImageCodec(Protocol):
+    """First-frame conditioning of the presets with an image branch."""
+
+    def encode(self, frame: Tensor) -> Tensor:
+        """Frames [B, 3, H, W] in [-1, 1] to image tokens [B, I, image_dim]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one robot sees now.
+
+    Attributes:
+        frame: The tiled view, pixels in [-1, 1], [3, H, W].
+        state: Physical proprioception [S].
+        task: Instruction text.
+    """
+
+    frame: Tensor
+    state: Tensor
+    task: str
+
+
+@dataclass(frozen=True)
+class Dream:
+    """One denoised chunk.
+
+    Attributes:
+        actions: Absolute physical actions [steps, A].
+        latents: Imagined video latents [C, F, h, w].
+        starts_window: Whether the window was restarted on the newest frame for this chunk.
+        anchor_frame: The observed frame that the chunk starts from, [3, H, W].
+    """
+
+    actions: Tensor
+    latents: Tensor
+    starts_window: bool
+    anchor_frame: Tensor
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One instruction's view of the window: its embedded context and what was observed under it."""
+
+    context: Context
+    cache: KVCache
+
+
+@dataclass
+class Session:
+    """State of one robot's episode. Create it with `Runtime.new_session`; drop it to forget.
+
+    Attributes:
+        generator: Stream of this session's sampling noise.
+        category: Index of the robot's embodiment.
+        branches: The current window under the task and, with guidance, under the negative prompt; empty before
+            the first chunk and after a change of task.
+        task: The current task.
+        frames: Frames observed since, and including, the last one in the cache.
+        steps: Control steps since the last chunk was computed.
+        queue: Actions of the current chunk that are still to be executed, [A] each.
+        dream: The newest chunk.
+        chunks: Chunks computed so far.
+    """
+
+    generator: torch.Generator
+    category: int = 0
+    branches: tuple[Branch, ...] = ()
+    task: str | None = None
+    frames: list[Tensor] = field(default_factory=list)
+    steps: int = 0
+    queue: list[Tensor] = field(default_factory=list)
+    dream: Dream | None = None
+    chunks: int = 0
+
+
+class Runtime:
+    """Runs sessions on a model.
+
+    Args:
+        model: The network, in evaluation mode.
+        video_codec: Pixels to latents and back.
+        text_codec: Text to tokens.
+        action_spaces: Per category, the embodiment's normalisation.
+        sampler: Solver, steps, guidance.
+        video_stride: Control steps between two video frames.
+        execute_steps: Actions executed per chunk. Fewer than the chunk holds restarts the window at every chunk,
+            because only whole observed blocks may enter the cache.
+        negative_prompt: Text of the negative branch; used when guidance is not 1.
+        image_codec: Image tokens of the window's first frame, for models with an image branch.
+    """
+
+    def __init__(
+        self,
+        model: WorldActionModel,
+        video_codec: VideoCodec,
+        text_codec: TextCodec,
+        action_spaces: Sequence[ActionSpace],
+        sampler: SamplerConfig,
+        video_stride: int,
+        execute_steps: int | None = None,
+        negative_prompt: str = "",
+        image_codec: ImageCodec | None = None,
+    ) -> None:
+        self.model = model
+        self.video_codec = video_codec
+        self.text_codec = text_codec
+        self.action_spaces = action_spaces
+        self.sampler = sampler
+        self.video_stride = video_stride
+        self.chunk_steps = model.config.actions_per_chunk
+        self.execute_steps = self.chunk_steps if execute_steps is None else execute_steps
+        self.negative_prompt = negative_prompt
+        self.image_codec = image_codec
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self.model.patch_embedding.weight.device
+
+    def new_session(self, seed: int, category: int = 0) -> Session:
+        """Start a session whose noise is a function of `seed`."""
+        return Session(generator=torch.Generator().manual_seed(seed), category=category)
+
+    def act(self, sessions: Sequence[Session], observations: Sequence[Observation]) -> list[Tensor]:
+        """Advance every session by one control step.
+
+        Returns:
+            The action [A] of each session, in physical units.
+        """
+        due = []
+        for session, observation in zip(sessions, observations, strict=True):
+            self.observe(session, observation)
+            if not session.queue:
+                due.append((session, observation))
+        if due:
+            self.plan([session for session, _ in due], [observation for _, observation in due])
+        for session in sessions:
+            session.steps += 1
+        return [session.queue.pop(0) for session in sessions]
+
+    def observe(self, session: Session, observation: Observation) -> None:
+        """Take note of a frame. A new instruction ends the window and the current chunk."""
+        if observation.task != session.task:
+            session.task, session.branches, session.queue = observation.task, (), []
+        if session.steps % self.video_stride == 0:
+            session.frames.append(observation.frame)
+
+    @torch.no_grad()
+    def plan(
+        self,
+        sessions: Sequence[Session],
+        observations: Sequence[Observation],
+        given_action: Sequence[Tensor] | None = None,
+        given_latents: Sequence[Tensor] | None = None,
+        execute_steps: int | None = None,
+    ) -> list[Dream]:
+        """Write what was observed into each session's cache, dream the next chunk and queue its actions.
+
+        Args:
+            sessions: Sessions that need a chunk, in any state.
+            observations: The newest observation of each.
+            given_action: Absolute physical actions [steps, A] per session to simulate instead of acting.
+            given_latents: Latents [C, F, h, w] per session to label instead of dreaming.
+            execute_steps: Actions to queue; None takes the runtime's.
+
+        Returns:
+            The dream of each session.
+        """
+        groups: dict[int, list[int]] = defaultdict(list)
+        for index, session in enumerate(sessions):
+            groups[self._place(session)].append(index)
+        dreams: dict[int, Dream] = {}
+        for place, indices in groups.items():
+            group = [sessions[i] for i in indices]
+            self._write(group, [observations[i] for i in indices], place)
+            made = self._denoise(
+                group,
+                [observations[i] for i in indices],
+                place == 1,
+                None if given_action is None else [given_action[i] for i in indices],
+                None if given_latents is None else [given_latents[i] for i in indices],
+            )
+            dreams.update(zip(indices, made, strict=True))
+        for index, session in enumerate(sessions):
+            session.dream = dreams[index]
+            session.queue = list(dreams[index].actions[: execute_steps or self.execute_steps])
+            session.frames, session.steps = [observations[index].frame], 0
+            session.chunks += 1
+        return [dreams[i] for i in range(len(sessions))]
+
+    @torch.no_grad()
+    def imagine(self, dream: Dream) -> Tensor:
+        """Decode a dream to pixels in [-1, 1], [T, 3, H, W]; T = 8 frames for a chunk of 2 latents."""
+        anchor = self.video_codec.encode(dream.anchor_frame[None, :, None].to(self.device))
+        video = self.video_codec.decode(torch.cat([anchor, dream.latents[None]], dim=2))
+        return video[0, :, 1:].transpose(0, 1).clamp(-1, 1)
+
+    def _place(self, session: Session) -> int:
+        """Latent frames in the session's window once its observed block is written; 1 where the window restarts.
+
+        It restarts at the first chunk, after a change of task, when it is full, and when what was observed since
+        the last chunk is not a whole block.
+        """
+        config = self.model.config
+        if not session.branches:
+            return 1
+        block = 1 + config.frames_per_chunk * self.video_codec.temporal_stride
+        after = session.branches[0].cache.frames + config.frames_per_chunk
+        return after if len(session.frames) == block and after < config.max_frames else 1
+
+    def _write(self, group: list[Session], observations: list[Observation], place: int) -> None:
+        """Write the observed block of sessions that stand at the same place of their windows."""
+        if place == 1:
+            frames = torch.stack([o.frame for o in observations]).to(self.device)
+            latent = self.video_codec.encode(frames.unsqueeze(2))
+            image = None if self.image_codec is None else self.image_codec.encode(frames)
+            texts = [[o.task for o in observations]]
+            if self.sampler.guidance != 1.0:
+                texts.append([self.negative_prompt] * len(group))
+            contexts = [self.model.embed_context(self.text_codec.encode(t)[0].to(self.device), image) for t in texts]
+            branches = [Branch(context, self.model.write_observation(latent, context)) for context in contexts]
+        else:
+            pixels = torch.stack([torch.stack(s.frames, dim=1) for s in group]).to(self.device)
+            latent = self.video_codec.encode(pixels)[:, :, 1:]
+            branches = [
+                Branch(old.context, self.model.write_observation(latent, old.context, old.cache))
+                for old in _stack(group)
+            ]
+        for row, session in enumerate(group):
+            session.branches = tuple(_pick(branch, row, len(group)) for branch in branches)
+
+    def _denoise(
+        self,
+        group: list[Session],
+        observations: list[Observation],
+        starts_window: bool,
+        given_action: list[Tensor] | None,
+        given_latents: list[Tensor] | None,
+    ) -> list[Dream]:
+        config, device, batch = self.model.config, self.device, len(group)
+        branches = _stack(group)
+        frames = torch.stack([o.frame for o in observations]).to(device)
+        height, width = frames.shape[-2:]
+        shape = self.video_codec.latent_shape(1, height, width)
+        video_shape = (shape[0], config.frames_per_chunk, *shape[2:])
+        category = torch.tensor([s.category for s in group], device=device)
+        state = torch.zeros(batch, config.states_per_chunk, config.state_dim, device=device)
+        dims = torch.zeros(batch, 1, config.action_dim, device=device)
+        for row, (session, observation) in enumerate(zip(group, observations, strict=True)):
+            space = self.action_spaces[session.category]
+            state[row, :, : len(space.spec.state)] = space.encode_state(observation.state.float()).to(device)
+            dims[row, :, : len(space.spec.action)] = 1.0
+        # Every session draws video and action noise from its own stream, whatever is given.
+        noise = [
+            (
+                torch.randn(video_shape, generator=s.generator),
+                torch.randn(config.actions_per_chunk, config.action_dim, generator=s.generator),
+            )
+            for s in group
+        ]
+        video = torch.stack([v for v, _ in noise]).to(device)
+        action = torch.stack([a for _, a in noise]).to(device) * dims
+        given: Literal["none", "video", "action"] = "none"
+        if given_latents is not None:
+            video, given = torch.stack(given_latents).to(device), "video"
+        if given_action is not None:
+            action, given = torch.zeros_like(action), "action"
+            for row, (session, observation) in enumerate(zip(group, observations, strict=True)):
+                encoded = self._encode_action(session, observation, given_action[row])
+                action[row, :, : encoded.shape[1]] = encoded.to(device)
+
+        def velocity_of(branch: Branch) -> VelocityFunction:
+            summary = self.model.summarise(frames.unsqueeze(1), branch.context)
+
+            def velocity(video: Tensor, action: Tensor, video_t: float, action_t: float) -> tuple[Tensor, Tensor]:
+                window = NoisyWindow(
+                    video=video,
+                    video_timestep=torch.full((batch, video.shape[2]), video_t, device=device),
+                    action=action,
+                    action_timestep=torch.full((batch, action.shape[1]), action_t, device=device),
+                    state=state,
+                    category=category,
+                    summary=summary,
+                )
+                video_velocity, action_velocity = self.model.denoise(window, branch.context, branch.cache)
+                return video_velocity, action_velocity * dims
+
+            return velocity
+
+        conditional, *negative = (velocity_of(branch) for branch in branches)
+        latents, actions = sample_chunk(
+            conditional, video, action, self.sampler, negative[0] if negative else None, given
+        )
+        dreams = []
+        for row, (session, observation) in enumerate(zip(group, observations, strict=True)):
+            space = self.action_spaces[session.category]
+            normalised = actions[row, :, : len(space.spec.action)].float().cpu()
+            anchor = observation.state.float().cpu()
+            absolute = space.decode(normalised[None, None], anchor[None, None])[0, 0]
+            dreams.append(Dream(absolute, latents[row], starts_window, observation.frame))
+        return dreams
+
+    def _encode_action(self, session: Session, observation: Observation, action: Tensor) -> Tensor:
+        space = self.action_spaces[session.category]
+        anchor = observation.state.float().cpu()
+        return space.encode(action.float().cpu()[None, None], anchor[None, None])[0, 0]
+
+
+def _stack(group: list[Session]) -> list[Branch]:
+    """Join the sessions' branches along the batch."""
+    stacked = []
+    for branches in zip(*(session.branches for session in group), strict=True):
+        contexts = [branch.context for branch in branches]
+        images = [context.image for context in contexts if context.image is not None]
+        context = Context(
+            text=torch.cat([c.text for c in contexts]),
+            pooled_text=torch.cat([c.pooled_text for c in contexts]),
+            image=torch.cat(images) if images else None,
+        )
+        stacked.append(Branch(context, KVCache.stack([branch.cache for branch in branches])))
+    return stacked
+
+
+def _pick(branch: Branch, row: int, batch: int) -> Branch:
+    """Take one session's share out of a joined branch, with storage of its own."""
+    if batch == 1:
+        return branch
+    text, pooled, image = branch.context.text, branch.context.pooled_text, branch.context.image
+    context = Context(
+        text[row : row + 1].clone(),
+        pooled[row : row + 1].clone(),
+        None if image is None else image[row : row + 1].clone(),
+    )
+    return Branch(context, branch.cache.pick(row))
