@@ -1,0 +1,171 @@
+"""The tabletop as a Gymnasium environment in the form LeRobot's evaluation expects."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import gymnasium as gym
+import numpy as np
+
+from lerobot_wam.sim.arms import get_arm
+from lerobot_wam.sim.rendering import close_renderers
+from lerobot_wam.sim.tabletop import CAMERA, CONTROL_HZ, Tabletop
+from lerobot_wam.sim.tasks import Judge, Task, place_cubes, select_tasks
+
+Instruction = Literal["true", "wrong", "none"]
+EPISODE_STEPS = {1: 50, 2: 110}
+"""Default time limit by the number of stages (control steps)."""
+_EVALUATION_STREAM = 0
+_WRONG_STREAM = 1
+
+
+def evaluation_rng(seed: int) -> np.random.Generator:
+    """Return the generator that draws the scene of evaluation episode `seed`; recordings never use its stream."""
+    return np.random.default_rng([_EVALUATION_STREAM, seed])
+
+
+class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
+    """One tabletop world with a language task per episode.
+
+    Observation: `{"pixels": {"front": (S, S, 3) uint8}, "agent_pos": (dof,) float32 joint positions in rad}`.
+    Action: (dof,) absolute joint targets in rad, held for 0.1 s. Reward: gain in task progress, so an episode's
+    return is its progress in [0, 1]. An episode terminates on success or as soon as it can no longer succeed (an
+    unnamed cube moved), and truncates at the time limit. `info["is_success"]` is the strict judgement.
+
+    `reset(seed=s)` plays task number `s mod len(tasks)` in a scene drawn from `s`, so consecutive seeds cycle evenly
+    through the tasks. Without a seed, the next one is drawn from the environment's generator.
+
+    The evaluation controls ask whether a policy listens and looks: `instruction="wrong"` announces another task (of
+    the same selection where it has one) while success is judged on the real one, `"none"` announces an empty text,
+    and `blank_image` shows black frames.
+
+    Attributes:
+        task: short name of the present task.
+        task_description: the announced instruction.
+        task_progress: strict progress of the present episode in [0, 1].
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012
+
+    def __init__(
+        self,
+        task: str = "single",
+        arm: str = "viperx",
+        image_size: int = 64,
+        episode_length: int | None = None,
+        instruction: Instruction = "true",
+        blank_image: bool = False,
+        visualization_size: int = 256,
+        render_mode: str = "rgb_array",
+    ) -> None:
+        """Build the environment.
+
+        Args:
+            task: see `lerobot_wam.sim.tasks.select_tasks`.
+            arm: a key of `lerobot_wam.sim.arms.ARMS`.
+            image_size: edge of the observed image (pixels).
+            episode_length: time limit (control steps); None is 50, or 110 if the selection has two-stage tasks.
+            instruction: what is announced: the `true` task, a `wrong` one or `none`.
+            blank_image: show black images.
+            visualization_size: edge of the images that `render` returns (pixels).
+            render_mode: only `rgb_array`.
+
+        Raises:
+            ValueError: an option has a value outside the above.
+            ModuleNotFoundError: the package that ships the arm is not installed.
+        """
+        if instruction not in get_args(Instruction):
+            raise ValueError(f"instruction is {instruction!r}; expected one of {', '.join(get_args(Instruction))}")
+        if render_mode not in self.metadata["render_modes"]:
+            raise ValueError(f"render_mode is {render_mode!r}; expected 'rgb_array'")
+        if image_size < 8 or visualization_size < 8:
+            raise ValueError(f"image_size is {image_size}, visualization_size {visualization_size}; expected >= 8")
+        if episode_length is not None and episode_length < 1:
+            raise ValueError(f"episode_length is {episode_length}; expected 1 or more, or none")
+        self.tasks = select_tasks(task)
+        self.arm = get_arm(arm)
+        self.image_size, self.visualization_size = image_size, visualization_size
+        self.instruction, self.blank_image = instruction, blank_image
+        self.render_mode = render_mode
+        self._max_episode_steps = episode_length or EPISODE_STEPS[max(len(t.stages) for t in self.tasks)]
+        self.observation_space = gym.spaces.Dict(
+            {
+                "pixels": gym.spaces.Dict({CAMERA: gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)}),
+                "agent_pos": gym.spaces.Box(-np.inf, np.inf, (self.arm.dof,), np.float32),
+            }
+        )
+        self.world = Tabletop(arm)
+        low, high = self.world.scene.joint_low, self.world.scene.joint_high
+        self.action_space = gym.spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+        self._begin(0)
+
+    @property
+    def task_progress(self) -> float:
+        """Strict progress of the present episode in [0, 1]."""
+        return self.judge.progress
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Start episode `seed`; `options` are ignored."""
+        super().reset(seed=seed)
+        self._begin(int(self.np_random.integers(2**31)) if seed is None else seed)
+        return self._observe(), self._info()
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """Hold the joint targets `action`, (dof,) in radians, for one control step.
+
+        Raises:
+            ValueError: the action has another shape or is not finite.
+        """
+        action = np.asarray(action, dtype=np.float64)
+        if action.shape != (self.arm.dof,):
+            raise ValueError(f"action has shape {action.shape}; arm {self.arm.name!r} expects ({self.arm.dof},)")
+        if not np.all(np.isfinite(action)):
+            raise ValueError(f"action is {action}; expected finite joint targets in radians")
+        before = self.judge.progress
+        self.world.step(action)
+        self.judge.update(self.world.cubes, self.world.tip)
+        self._steps += 1
+        terminated = self.judge.success or self.judge.failed
+        truncated = not terminated and self._steps >= self._max_episode_steps
+        return self._observe(), self.judge.progress - before, terminated, truncated, self._info()
+
+    def render(self) -> np.ndarray:
+        """Return the front camera's view, (V, V, 3) uint8, never blanked."""
+        return self.world.image(self.visualization_size)
+
+    def close(self) -> None:
+        """Free the process's renderers; they come back if another environment draws."""
+        close_renderers()
+
+    def _begin(self, seed: int) -> None:
+        real = self.tasks[seed % len(self.tasks)]
+        placement = place_cubes(evaluation_rng(seed), real)
+        self.world.reset(placement.xy, placement.yaw)
+        self.judge = Judge(real, self.world.cubes, self.world.tip)
+        self.task = real.name
+        self.task_description = self._announce(real, seed)
+        self._steps = 0
+
+    def _announce(self, real: Task, seed: int) -> str:
+        if self.instruction == "none":
+            return ""
+        if self.instruction == "true":
+            return real.instruction
+        kind = "single" if len(real.stages) == 1 else "two_stage"
+        pool = [task for task in self.tasks if task != real and len(task.stages) == len(real.stages)]
+        pool = pool or [task for task in select_tasks(kind) if task != real]
+        return pool[np.random.default_rng([_WRONG_STREAM, seed]).integers(len(pool))].instruction
+
+    def _observe(self) -> dict[str, Any]:
+        shape = (self.image_size, self.image_size, 3)
+        image = np.zeros(shape, np.uint8) if self.blank_image else self.world.image(self.image_size)
+        return {"pixels": {CAMERA: image}, "agent_pos": self.world.joints.astype(np.float32)}
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            "is_success": self.judge.success,
+            "task_progress": self.judge.progress,
+            "disturbed": self.judge.failed,
+        }

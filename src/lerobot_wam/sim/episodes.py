@@ -1,0 +1,161 @@
+"""Recorded episodes as plain arrays, each a deterministic function of (recipe, index). Knows nothing of LeRobot."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lerobot_wam.sim.arms import get_arm
+from lerobot_wam.sim.experts import PlayExpert, TaskExpert
+from lerobot_wam.sim.tabletop import Tabletop
+from lerobot_wam.sim.tasks import Judge, Task, place_cubes, select_tasks
+
+PLAY = "play"
+"""The value of `Recipe.tasks` that records goal-free play, and the text of its episodes."""
+_RECORDING_STREAM = 2
+_MAX_ATTEMPTS = 50
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that an episode depends on besides its index."""
+
+    tasks: str = "single"
+    """What `select_tasks` takes, or `play`. Episode i does task number i mod len(tasks)."""
+    arm: str = "viperx"
+    """A key of `ARMS`."""
+    image_size: int = 64
+    """Edge of the images (pixels)."""
+    seed: int = 0
+    """Recordings of different seeds share no scene, and none shares one with an evaluation."""
+    noise: float = 0.03
+    """Standard deviation of the noise on executed joint targets (rad); labels stay clean (DART)."""
+    hold_steps: int = 4
+    """Steps recorded after success, the arm at rest."""
+    play_steps: tuple[int, int] = (32, 64)
+    """Shortest and longest play episode (control steps)."""
+    play_text: str = PLAY
+    """The `task` of play episodes."""
+
+    def __post_init__(self) -> None:
+        get_arm(self.arm)
+        if self.noise < 0:
+            raise ValueError(f"noise is {self.noise} rad; expected 0 or more")
+        if self.tasks != PLAY:
+            select_tasks(self.tasks)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the recipe as JSON types."""
+        return {**asdict(self), "play_steps": list(self.play_steps)}
+
+
+class Episode(NamedTuple):
+    """One recorded episode of T steps."""
+
+    images: np.ndarray
+    """(T, S, S, 3) uint8: the view before each action."""
+    states: np.ndarray
+    """(T, dof) float32: joint positions before each action (rad)."""
+    actions: np.ndarray
+    """(T, dof) float32: the expert's clean joint targets (rad)."""
+    text: str
+    """The instruction."""
+
+    def save(self, path: Path) -> None:
+        """Write to `path` (`.npz`); it appears by an atomic rename."""
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        with part.open("wb") as file:
+            np.savez(file, images=self.images, states=self.states, actions=self.actions, text=self.text)
+        os.replace(part, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Episode:
+        """Read what `save` wrote."""
+        with np.load(path) as arrays:
+            return cls(arrays["images"], arrays["states"], arrays["actions"], str(arrays["text"]))
+
+
+class _Tape:
+    """Collects observations and labels while it drives the world."""
+
+    def __init__(self, world: Tabletop, recipe: Recipe, rng: np.random.Generator) -> None:
+        self.world, self.recipe, self.rng = world, recipe, rng
+        self.images: list[np.ndarray] = []
+        self.states: list[np.ndarray] = []
+        self.actions: list[np.ndarray] = []
+
+    def step(self, action: np.ndarray, noise: float) -> None:
+        self.images.append(self.world.image(self.recipe.image_size))
+        self.states.append(self.world.joints)
+        scene = self.world.scene
+        self.actions.append(np.clip(action, scene.joint_low, scene.joint_high))
+        self.world.step(action + self.rng.normal(0.0, 1.0, len(action)) * noise)
+
+    def finish(self, text: str) -> Episode:
+        to_float = np.float32
+        return Episode(
+            np.stack(self.images), np.stack(self.states, dtype=to_float), np.stack(self.actions, dtype=to_float), text
+        )
+
+
+def _try_task(world: Tabletop, recipe: Recipe, task: Task, rng: np.random.Generator) -> Episode | None:
+    """Return one expert episode of `task`, or None where strict success was missed."""
+    placement = place_cubes(rng, task)
+    world.reset(placement.xy, placement.yaw)
+    judge = Judge(task, world.cubes, world.tip)
+    expert, tape = TaskExpert(world), _Tape(world, recipe, rng)
+    for _ in range(50 * len(task.stages)):
+        tape.step(expert.action(judge), recipe.noise)
+        judge.update(world.cubes, world.tip)
+        if judge.failed or judge.success:
+            break
+    if not judge.success:
+        return None
+    rest = world.joints
+    for _ in range(recipe.hold_steps):
+        tape.step(rest, 0.0)
+        judge.update(world.cubes, world.tip)
+    return tape.finish(task.instruction) if judge.success else None
+
+
+def _play(world: Tabletop, recipe: Recipe, rng: np.random.Generator) -> Episode:
+    """Return one play episode."""
+    placement = place_cubes(rng)
+    world.reset(placement.xy, placement.yaw)
+    expert, tape = PlayExpert(world, rng), _Tape(world, recipe, rng)
+    for _ in range(rng.integers(recipe.play_steps[0], recipe.play_steps[1] + 1)):
+        tape.step(expert.action(), recipe.noise)
+    return tape.finish(recipe.play_text)
+
+
+def make_episode(recipe: Recipe, index: int, world: Tabletop | None = None) -> tuple[Episode, int]:
+    """Simulate episode `index`; the same arguments give the same bytes on the same machine.
+
+    Args:
+        recipe: what to record.
+        index: which episode, from 0.
+        world: a world of the recipe's arm to run in; made if absent.
+
+    Returns:
+        the episode and the number of attempts it took (only strict successes are kept).
+
+    Raises:
+        RuntimeError: the expert missed 50 times in a row.
+    """
+    world = world or Tabletop(recipe.arm)
+    if recipe.tasks == PLAY:
+        return _play(world, recipe, np.random.default_rng([_RECORDING_STREAM, recipe.seed, index, 0])), 1
+    tasks = select_tasks(recipe.tasks)
+    task = tasks[index % len(tasks)]
+    for attempt in range(_MAX_ATTEMPTS):
+        rng = np.random.default_rng([_RECORDING_STREAM, recipe.seed, index, attempt])
+        episode = _try_task(world, recipe, task, rng)
+        if episode is not None:
+            return episode, attempt + 1
+    raise RuntimeError(
+        f"the {recipe.arm} expert missed {task.name!r} {_MAX_ATTEMPTS} times at noise {recipe.noise} rad; lower it"
+    )

@@ -1,0 +1,196 @@
+"""Privileged experts: they read cube positions from the simulator and answer with joint targets.
+
+One piece of code drives every arm: waypoints for the tool tip, and damped least squares from there to joints.
+"""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from lerobot_wam.sim.tabletop import COLOURS, CUBE_HALF, Scene, Tabletop
+from lerobot_wam.sim.tasks import DIRECTIONS, PUSH_DISTANCE, WORK_AREA, Judge, Stage
+
+TRAVEL_HEIGHT = 0.085
+"""Height of the tip above the table while it passes over cubes (m)."""
+PUSH_HEIGHT = 0.022
+"""Height of the tip while it pushes (m)."""
+_STANDOFF = 0.022
+"""Gap between the cube's face and the tip before a push (m)."""
+_FUNNEL = (0.015, 0.06)
+"""Above a waypoint the tip is down within the first radius and at travel height beyond the second (m)."""
+_LEAN = 0.5
+"""How far a push may lean from the named direction (per component of its unit vector)."""
+_IK_STEPS = 8
+_DAMPING = 0.02
+_POSTURE = 0.02
+
+
+class InverseKinematics:
+    """Joint positions that bring the tool tip to a point and keep the tool near its wanted elevation."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self._data = mujoco.MjData(scene.model)
+        self._home = np.array(scene.arm.home)
+
+    def solve(self, joints: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Return joint positions near `joints` whose tip is near `target`.
+
+        Args:
+            joints: present joint positions, (dof,), in radians.
+            target: wanted tip, (3,), in metres.
+
+        Returns:
+            (dof,) float64 in radians, within the joint limits.
+        """
+        scene, data, arm = self.scene, self._data, self.scene.arm
+        model = scene.model
+        q = joints.copy()
+        jac_position, jac_rotation = np.zeros((3, model.nv)), np.zeros((3, model.nv))
+        for _ in range(_IK_STEPS):
+            data.qpos[scene.joint_qpos] = q
+            mujoco.mj_kinematics(model, data)
+            mujoco.mj_comPos(model, data)
+            mujoco.mj_jacSite(model, data, jac_position, jac_rotation, scene.tip_site)
+            axis = data.xmat[scene.tip_body].reshape(3, 3) @ np.array(arm.tool_axis)
+            # The vertical part of the tool axis: d(axis)/dq = ω × axis.
+            axis_rows = -np.cross(axis, jac_rotation[:, scene.joint_dof], axisb=0, axisc=0)
+            error = np.append(
+                target - data.site_xpos[scene.tip_site], arm.tool_weight * (np.sin(arm.tool_pitch) - axis[2])
+            )
+            jacobian = np.vstack([jac_position[:, scene.joint_dof], arm.tool_weight * axis_rows[2:]])
+            inverse = jacobian.T @ np.linalg.inv(jacobian @ jacobian.T + _DAMPING**2 * np.eye(4))
+            rest = _POSTURE * (self._home - q)
+            q = q + inverse @ error + rest - inverse @ (jacobian @ rest)
+            q = np.clip(q, scene.joint_low, scene.joint_high)
+        return q
+
+
+def _toward(start: np.ndarray, goal: np.ndarray, step: float) -> np.ndarray:
+    """Move from `start` toward `goal` by at most `step`."""
+    delta = goal - start
+    distance = np.linalg.norm(delta)
+    return goal if distance <= step else start + delta * (step / distance)
+
+
+def _funnel(tip: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    """Return the point above `goal` to aim at from `tip`: high while far away, lower as it closes in."""
+    near, far = _FUNNEL
+    away = float(np.linalg.norm(tip[:2] - goal[:2]))
+    share = np.clip((away - near) / (far - near), 0, 1)
+    return np.array([goal[0], goal[1], goal[2] + share * max(TRAVEL_HEIGHT - goal[2], 0)])
+
+
+class TaskExpert:
+    """Does a task's stages one after another; its answer depends on the world's present state and one phase."""
+
+    def __init__(self, world: Tabletop) -> None:
+        self.world = world
+        self._kinematics = InverseKinematics(world.scene)
+        self._stage_index = -1
+        self._phase = "approach"
+
+    def action(self, judge: Judge) -> np.ndarray:
+        """Return the joint targets for the next control step, (dof,) float64, in radians.
+
+        Args:
+            judge: the referee of this episode, up to date with the world.
+        """
+        world, arm = self.world, self.world.arm
+        tip, cubes = world.tip, world.cubes
+        if judge.stage_index != self._stage_index:
+            self._phase = "approach" if self._stage_index < 0 else "retreat"
+            self._stage_index = judge.stage_index
+        stage = judge.stage
+        if stage is None:
+            return self._kinematics.solve(world.joints, tip)
+        if self._phase == "retreat" and tip[2] > TRAVEL_HEIGHT - 0.02:
+            self._phase = "approach"
+        if self._phase == "retreat":
+            goal, step = np.array([tip[0], tip[1], TRAVEL_HEIGHT + 0.02]), arm.max_tip_step
+        elif stage.verb == "touch":
+            goal, step = self._touch(tip, cubes[stage.cube])
+        else:
+            goal, step = self._push(stage, tip, cubes, judge.anchor)
+        return self._kinematics.solve(world.joints, _toward(tip, goal, step))
+
+    def _touch(self, tip: np.ndarray, cube: np.ndarray) -> tuple[np.ndarray, float]:
+        goal = np.array([cube[0], cube[1], cube[2] + CUBE_HALF + 0.006])
+        step = self.world.arm.max_tip_step if tip[2] > cube[2] + 3 * CUBE_HALF else self.world.arm.push_tip_step
+        return _funnel(tip, goal), step
+
+    def _push(self, stage: Stage, tip: np.ndarray, cubes: np.ndarray, anchor: np.ndarray) -> tuple[np.ndarray, float]:
+        arm = self.world.arm
+        cube = cubes[stage.cube][:2]
+        direction = DIRECTIONS[stage.verb]
+        # Push toward a point a little past success, which also brings a strayed cube back onto its line.
+        aim = anchor[stage.cube][:2] + direction * (PUSH_DISTANCE + 0.03) - cube
+        direction = direction + np.clip(aim / np.linalg.norm(aim) - direction, -_LEAN, _LEAN)
+        direction /= np.linalg.norm(direction)
+        across = np.array([-direction[1], direction[0]])
+        offset = tip[:2] - cube
+        slipped = abs(offset @ across) > CUBE_HALF or offset @ direction > -CUBE_HALF / 2
+        if self._phase == "push" and slipped:
+            self._phase = "lift"
+        if self._phase == "lift":
+            if tip[2] < TRAVEL_HEIGHT - 0.02:
+                return np.array([tip[0], tip[1], TRAVEL_HEIGHT + 0.02]), arm.max_tip_step
+            self._phase = "approach"
+        behind = cube - direction * (CUBE_HALF + _STANDOFF)
+        start = np.array([*behind, PUSH_HEIGHT])
+        if self._phase == "approach":
+            if np.linalg.norm((tip - start)[:2]) > 0.015 or tip[2] > PUSH_HEIGHT + 0.02:
+                return _funnel(tip, start), arm.max_tip_step
+            self._phase = "push"
+        goal = cube + direction * (offset @ direction + 1.5 * arm.push_tip_step)
+        return np.array([*goal, PUSH_HEIGHT]), arm.push_tip_step
+
+
+class PlayExpert:
+    """Goal-free behaviour rich in contact: random pushes at random cubes between random points in the air."""
+
+    def __init__(self, world: Tabletop, rng: np.random.Generator) -> None:
+        self.world = world
+        self.rng = rng
+        self._kinematics = InverseKinematics(world.scene)
+        self._waypoints: list[tuple[np.ndarray, bool]] = []
+        self._patience = 0
+
+    def action(self) -> np.ndarray:
+        """Return the joint targets for the next control step, (dof,) float64, in radians."""
+        arm, tip = self.world.arm, self.world.tip
+        if self._waypoints and (np.linalg.norm(tip - self._waypoints[0][0]) < 0.02 or self._patience <= 0):
+            self._waypoints.pop(0)
+            self._patience = 10
+        if not self._waypoints:
+            self._waypoints = self._draw(tip)
+            self._patience = 10
+        self._patience -= 1
+        goal, straight = self._waypoints[0]
+        aim = goal if straight else _funnel(tip, goal)
+        step = arm.push_tip_step if straight else arm.max_tip_step
+        return self._kinematics.solve(self.world.joints, _toward(tip, aim, step))
+
+    def _draw(self, tip: np.ndarray) -> list[tuple[np.ndarray, bool]]:
+        """Return the next waypoints: a push at a cube (4 of 5 times) or a point above the table."""
+        rng, low, high = self.rng, *np.array(WORK_AREA).T
+        margin = 0.04
+        if rng.random() < 0.2:
+            xy = rng.uniform(low - margin, high + margin)
+            return [(np.array([*xy, rng.uniform(PUSH_HEIGHT + 0.02, 0.16)]), False)]
+        cube = self.world.cubes[rng.integers(len(COLOURS))][:2]
+        # Rather back toward the middle, so that cubes stay on the work area.
+        inward = (low + high) / 2 - cube
+        angle = np.arctan2(inward[1], inward[0]) + rng.normal(0, 1.2)
+        direction = np.array([np.cos(angle), np.sin(angle)])
+        start = cube - direction * (CUBE_HALF + 0.03)
+        end = cube + direction * rng.uniform(-0.01, 0.06)
+        clip = (low - 0.09, high + 0.09)
+        start, end = np.clip(start, *clip), np.clip(end, *clip)
+        up = np.array([*end, TRAVEL_HEIGHT])
+        return [
+            (np.array([*start, PUSH_HEIGHT]), False),
+            (np.array([*end, PUSH_HEIGHT]), True),
+            (up, True),
+        ]

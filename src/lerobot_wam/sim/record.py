@@ -1,0 +1,228 @@
+"""Records task and play episodes of the tabletop into a LeRobotDataset.
+
+Finished episodes first go, one file each, to `<root>.partial`, so neither Ctrl-C nor a crash loses one; the dataset
+is then written beside it in one pass and moved into place whole. A rerun continues where the last one stopped, and
+since episode i depends on (recipe, i) alone the result is the same as without the interruption.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from lerobot_wam.sim.arms import get_arm
+from lerobot_wam.sim.episodes import Episode, Recipe, make_episode
+from lerobot_wam.sim.tabletop import CAMERA, CONTROL_HZ, Tabletop
+
+RECIPE_FILE = Path("meta") / "wam_sim.json"
+"""Where a recorded dataset keeps its recipe."""
+
+
+@dataclass(frozen=True)
+class RecordReport:
+    """What `record` did."""
+
+    root: Path
+    """The dataset's folder."""
+    episodes: int
+    """Episodes in it."""
+    recorded: int
+    """Episodes simulated by this call."""
+    attempts: int
+    """Attempts these took; the rest missed strict success and were dropped."""
+
+
+def dataset_features(recipe: Recipe, use_videos: bool) -> dict[str, dict[str, Any]]:
+    """Return the LeRobotDataset features of a recording."""
+    arm, size = get_arm(recipe.arm), recipe.image_size
+    joints = {"dtype": "float32", "shape": (arm.dof,), "names": [f"{name}.pos" for name in arm.joint_names]}
+    return {
+        f"observation.images.{CAMERA}": {
+            "dtype": "video" if use_videos else "image",
+            "shape": (size, size, 3),
+            "names": ["height", "width", "channels"],
+        },
+        "observation.state": joints,
+        "action": dict(joints),
+    }
+
+
+def record(
+    root: str | Path,
+    episodes: int,
+    recipe: Recipe | None = None,
+    *,
+    repo_id: str | None = None,
+    use_videos: bool = False,
+    workers: int = 1,
+    progress: bool = True,
+) -> RecordReport:
+    """Record `episodes` episodes into a LeRobotDataset (v3, 10 fps) at `root`, continuing what is there.
+
+    Args:
+        root: the dataset's folder; `<root>.partial` is used beside it until all is written.
+        episodes: how many the dataset shall hold. One that holds fewer is extended.
+        recipe: what to record; `Recipe()` if absent.
+        repo_id: name in the dataset's metadata; `local/<folder>` if absent.
+        use_videos: encode the images as video; PNG loads faster at these sizes.
+        workers: processes that simulate.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: `root` holds another recipe, or something else.
+    """
+    root, recipe = Path(root), recipe or Recipe()
+    if episodes < 1:
+        raise ValueError(f"episodes is {episodes}; expected 1 or more")
+    journal = root.with_name(root.name + ".partial")
+    old = root.with_name(root.name + ".old")
+    if old.exists() and not root.exists():  # stopped between the two renames of an extension
+        old.rename(root)
+    present = _episodes_present(root, recipe, use_videos)
+    journal.mkdir(parents=True, exist_ok=True)
+    _check_recipe(journal / RECIPE_FILE.name, recipe, use_videos)
+    missing = [i for i in range(present, episodes) if not _episode_file(journal, i).is_file()]
+    attempts = 0
+    bar = tqdm(
+        total=episodes, initial=episodes - len(missing), unit="episode", desc=f"{root.name}", disable=not progress
+    )
+    with bar:
+        for count in _simulate(recipe, missing, journal, workers):
+            attempts += count
+            bar.update()
+    if present < episodes:
+        _assemble(root, journal, old, range(present, episodes), recipe, repo_id, use_videos)
+    shutil.rmtree(journal)
+    return RecordReport(root, max(present, episodes), len(missing), attempts)
+
+
+def _episode_file(journal: Path, index: int) -> Path:
+    return journal / f"episode_{index:06d}.npz"
+
+
+def _check_recipe(path: Path, recipe: Recipe, use_videos: bool) -> None:
+    """Write the recipe to `path`, or make sure that the one there is the same."""
+    wanted = {**recipe.to_json(), "use_videos": use_videos}
+    if not path.is_file():
+        path.write_text(json.dumps(wanted, indent=1) + "\n")
+        return
+    found = json.loads(path.read_text())
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise ValueError(
+                f"{path.parent} was recorded with {key}={found.get(key)!r}, this call asks for {key}={value!r}; "
+                "use the same options or another folder"
+            )
+
+
+def _episodes_present(root: Path, recipe: Recipe, use_videos: bool) -> int:
+    """Return how many episodes the dataset at `root` holds, 0 if there is none."""
+    if not root.exists():
+        return 0
+    if not (root / RECIPE_FILE).is_file():
+        raise ValueError(f"{root} exists and has no {RECIPE_FILE}; expected a recording of this simulator or nothing")
+    _check_recipe(root / RECIPE_FILE, recipe, use_videos)
+    return int(json.loads((root / "meta" / "info.json").read_text())["total_episodes"])
+
+
+_worker_world: dict[str, Tabletop] = {}
+
+
+def _simulate_one(recipe: Recipe, index: int, path: Path) -> int:
+    """Simulate one episode into `path`; return the attempts."""
+    if recipe.arm not in _worker_world:
+        _worker_world[recipe.arm] = Tabletop(recipe.arm)
+    episode, attempts = make_episode(recipe, index, _worker_world[recipe.arm])
+    episode.save(path)
+    return attempts
+
+
+def _simulate(recipe: Recipe, missing: list[int], journal: Path, workers: int) -> Iterator[int]:
+    """Simulate the missing episodes; yield the attempts of each as it is done."""
+    if workers <= 1:
+        for index in missing:
+            yield _simulate_one(recipe, index, _episode_file(journal, index))
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = [pool.submit(_simulate_one, recipe, i, _episode_file(journal, i)) for i in missing]
+        for job in as_completed(jobs):
+            yield job.result()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the video encoders and the datasets library's per-episode progress bars."""
+    import av
+    import datasets
+
+    os.environ.setdefault("SVT_LOG", "1")
+    level, shown = av.logging.get_level(), datasets.utils.logging.is_progress_bar_enabled()
+    av.logging.set_level(av.logging.ERROR)
+    datasets.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        av.logging.set_level(level)
+        if shown:
+            datasets.utils.logging.enable_progress_bar()
+
+
+def _assemble(
+    root: Path,
+    journal: Path,
+    old: Path,
+    indices: range,
+    recipe: Recipe,
+    repo_id: str | None,
+    use_videos: bool,
+) -> None:
+    """Write the journal's episodes to a fresh dataset, or to a copy of the one at `root`, and move it into place."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    draft = journal / "dataset"
+    shutil.rmtree(draft, ignore_errors=True)
+    repo_id = repo_id or f"local/{root.name}"
+    if root.exists():
+        shutil.copytree(root, draft)
+        dataset = LeRobotDataset.resume(repo_id, root=draft)
+    else:
+        dataset = LeRobotDataset.create(
+            repo_id,
+            fps=CONTROL_HZ,
+            features=dataset_features(recipe, use_videos),
+            root=draft,
+            robot_type=get_arm(recipe.arm).robot_type,
+            use_videos=use_videos,
+        )
+    with _quiet():
+        for index in indices:
+            episode = Episode.load(_episode_file(journal, index))
+            for image, state, action in zip(episode.images, episode.states, episode.actions, strict=True):
+                dataset.add_frame(
+                    {
+                        f"observation.images.{CAMERA}": image,
+                        "observation.state": state,
+                        "action": action,
+                        "task": episode.text,
+                    }
+                )
+            dataset.save_episode()
+        dataset.finalize()
+    _check_recipe(draft / RECIPE_FILE, recipe, use_videos)
+    if root.exists():
+        root.rename(old)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    draft.rename(root)
+    shutil.rmtree(old, ignore_errors=True)
+    logging.getLogger(__name__).debug("%s: %d episodes added", root, len(indices))

@@ -1,0 +1,245 @@
+"""The simulated world: a table, three coloured cubes, one arm under joint-position control, one camera.
+
+Frame: the origin is the middle of the work area on the table's top; +x points away from the arm, +y to its left,
++z up. The camera stands in front of the arm and looks back at it from above. Tasks are worded for the one who sees its
+image: left is the image's left (−y), right its right (+y), away is up in the image, toward the arm (−x).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import mujoco
+import numpy as np
+
+from lerobot_wam.sim.arms import ArmSpec, get_arm
+from lerobot_wam.sim.meshes import thinned_mesh
+from lerobot_wam.sim.rendering import render
+
+COLOURS: tuple[str, ...] = ("red", "green", "blue")
+CUBE_RGBA = {"red": (0.86, 0.10, 0.10, 1), "green": (0.10, 0.68, 0.18, 1), "blue": (0.10, 0.25, 0.88, 1)}
+CUBE_HALF = 0.025
+"""Half the edge of a cube (m)."""
+CONTROL_HZ = 10
+SUBSTEPS = 25
+TIMESTEP = 1.0 / CONTROL_HZ / SUBSTEPS
+CAMERA = "front"
+_TABLE_HALF = (0.75, 0.75, 0.02)
+_SETTLE_STEPS = 5
+
+
+def _freeze_joint(body: mujoco.MjsBody, joint: mujoco.MjsJoint, value: float) -> None:
+    """Weld `body` to its parent where `joint` would hold it at `value` (rad or m)."""
+    quat = np.array(body.quat, dtype=float)
+    axis = np.array(joint.axis, dtype=float)
+    if joint.type == mujoco.mjtJoint.mjJNT_SLIDE:
+        shift = np.zeros(3)
+        mujoco.mju_rotVecQuat(shift, axis * value, quat)
+        body.pos = np.array(body.pos) + shift
+        return
+    if np.any(np.abs(joint.pos) > 0):
+        raise ValueError(f"frozen joint {joint.name!r} must turn about its body's origin, found pos={joint.pos}")
+    turn, turned = np.zeros(4), np.zeros(4)
+    mujoco.mju_axisAngle2Quat(turn, axis, value)
+    mujoco.mju_mulQuat(turned, quat, turn)
+    body.quat = turned
+
+
+def _load_arm(arm: ArmSpec) -> mujoco.MjSpec:
+    """Return the arm's shipped model, stripped to its bodies, with thinned meshes that are only drawn."""
+    spec = mujoco.MjSpec.from_file(str(arm.locate_model()))
+    for kind in ("actuators", "equalities", "keys", "sensors", "cameras", "lights", "excludes"):
+        for element in list(getattr(spec, kind)):
+            spec.delete(element)
+    directory = arm.locate_model().parent / spec.meshdir
+    for mesh in spec.meshes:
+        mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
+        mesh.name = mesh.name or Path(mesh.file).stem
+        source = directory / mesh.file
+        mesh.file = str(thinned_mesh(source, arm.mesh_cell / mesh.scale[0]) if arm.mesh_cell else source)
+    root = spec.body(arm.root_body)
+    root.pos, root.quat = (0, 0, 0), (1, 0, 0, 0)
+    for body in [root, *root.find_all("body")]:
+        body.gravcomp = 1
+        for geom in list(body.geoms):
+            if geom.type != mujoco.mjtGeom.mjGEOM_MESH or geom.classname.name == "collision":
+                spec.delete(geom)
+                continue
+            geom.contype = geom.conaffinity = 0
+            geom.group = 2
+            if arm.mesh_colour is not None:
+                geom.material, geom.rgba = "", (*arm.mesh_colour, 1)
+        for site in list(body.sites):
+            spec.delete(site)
+        for joint in list(body.joints):
+            if joint.name in arm.frozen:
+                _freeze_joint(body, joint, arm.frozen[joint.name])
+                spec.delete(joint)
+            elif joint.name in arm.joints:
+                joint.armature, joint.frictionloss = arm.armature, 0.0
+                joint.damping = np.zeros_like(joint.damping)
+    for capsule in arm.capsules:
+        spec.body(capsule.body).add_geom(
+            type=mujoco.mjtGeom.mjGEOM_CAPSULE,
+            fromto=[*capsule.start, *capsule.end],
+            size=[capsule.radius, 0, 0],
+            group=4,
+            mass=0,
+            contype=2,
+            conaffinity=1,
+            friction=[0.3, 0.005, 0.0001],
+        )
+    spec.body(arm.tip_body).add_site(name="tip", pos=arm.tip_offset, group=4)
+    return spec
+
+
+def _add_scene(spec: mujoco.MjSpec) -> None:
+    """Add table, lights, camera and cubes."""
+    world = spec.worldbody
+    spec.visual.headlight.ambient = (0.35, 0.35, 0.35)
+    spec.visual.headlight.diffuse = (0.25, 0.25, 0.25)
+    spec.visual.headlight.specular = (0, 0, 0)
+    world.add_light(pos=[0.5, 0.4, 1.5], dir=[-0.3, -0.25, -1], diffuse=[0.55, 0.55, 0.55], specular=[0, 0, 0])
+    world.add_geom(
+        name="table",
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        pos=[0, 0, -_TABLE_HALF[2]],
+        size=_TABLE_HALF,
+        rgba=[0.90, 0.87, 0.82, 1],
+        friction=[0.6, 0.005, 0.0001],
+        contype=1,
+        conaffinity=3,
+    )
+    for colour in COLOURS:
+        body = world.add_body(name=colour, pos=[0, 0, CUBE_HALF])
+        body.add_freejoint(name=colour)
+        body.add_geom(
+            name=colour,
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            size=[CUBE_HALF] * 3,
+            rgba=CUBE_RGBA[colour],
+            mass=0.06,
+            condim=4,
+            friction=[0.6, 0.005, 0.0001],
+            contype=1,
+            conaffinity=3,
+        )
+    elevation, distance = np.deg2rad(52), 0.80
+    forward = np.array([-np.cos(elevation), 0, -np.sin(elevation)])
+    world.add_camera(
+        name=CAMERA,
+        pos=np.array([-0.05, 0, 0]) - distance * forward,
+        xyaxes=[0, 1, 0, -np.sin(elevation), 0, np.cos(elevation)],
+        fovy=40,
+    )
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A compiled world of one arm and the indices into it. Immutable; shared by all worlds of a process."""
+
+    arm: ArmSpec
+    model: mujoco.MjModel
+    joint_qpos: np.ndarray
+    """Index of each commanded joint in `qpos`, (dof,)."""
+    joint_dof: np.ndarray
+    """Index of each commanded joint in `qvel`, (dof,)."""
+    cube_qpos: np.ndarray
+    """Index of each cube's free joint in `qpos`, (3,), in the order of `COLOURS`."""
+    cube_body: np.ndarray
+    """Body index of each cube, (3,)."""
+    tip_site: int
+    tip_body: int
+    joint_low: np.ndarray
+    """Lower joint limits (rad), (dof,)."""
+    joint_high: np.ndarray
+    """Upper joint limits (rad), (dof,)."""
+
+
+@functools.cache
+def load_scene(arm_name: str) -> Scene:
+    """Compile the world of one arm; later calls in the process return the same object.
+
+    Raises:
+        ValueError: the arm is unknown.
+        ModuleNotFoundError: the package that ships the arm is not installed.
+    """
+    arm = get_arm(arm_name)
+    spec = mujoco.MjSpec()
+    spec.option.timestep = TIMESTEP
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    spec.option.iterations = 20
+    spec.option.ls_iterations = 10
+    spec.visual.quality.offsamples = 0
+    spec.visual.quality.shadowsize = 0
+    spec.visual.map.znear = 0.05
+    _add_scene(spec)
+    child = _load_arm(arm)
+    half = arm.base_yaw / 2
+    frame = spec.worldbody.add_frame(pos=arm.base_position, quat=[np.cos(half), 0, 0, np.sin(half)])
+    frame.attach_body(child.body(arm.root_body), "", "")
+    for joint, gain in zip(arm.joints, arm.stiffness, strict=True):
+        actuator = spec.add_actuator(name=joint, target=joint, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+        actuator.set_to_position(kp=gain, dampratio=1.0)
+    model = spec.compile()
+    joint_ids = [model.joint(joint).id for joint in arm.joints]
+    return Scene(
+        arm=arm,
+        model=model,
+        joint_qpos=model.jnt_qposadr[joint_ids],
+        joint_dof=model.jnt_dofadr[joint_ids],
+        cube_qpos=np.array([model.joint(colour).qposadr[0] for colour in COLOURS]),
+        cube_body=np.array([model.body(colour).id for colour in COLOURS]),
+        tip_site=model.site("tip").id,
+        tip_body=model.body(arm.tip_body).id,
+        joint_low=model.jnt_range[joint_ids, 0].copy(),
+        joint_high=model.jnt_range[joint_ids, 1].copy(),
+    )
+
+
+class Tabletop:
+    """One running world: state of its own, compiled model and renderer shared with its siblings.
+
+    Actions are absolute joint targets in radians, one every 0.1 s.
+    """
+
+    def __init__(self, arm: str = "viperx") -> None:
+        self.scene = load_scene(arm)
+        self.arm = self.scene.arm
+        self.data = mujoco.MjData(self.scene.model)
+
+    def reset(self, cube_xy: np.ndarray, cube_yaw: np.ndarray) -> None:
+        """Put the arm at home and the cubes at `cube_xy` (3, 2) in metres, turned by `cube_yaw` (3,) in radians."""
+        data = self.data
+        mujoco.mj_resetData(self.scene.model, data)
+        data.qpos[self.scene.joint_qpos] = data.ctrl[:] = self.arm.home
+        for index, address in enumerate(self.scene.cube_qpos):
+            half = cube_yaw[index] / 2
+            data.qpos[address : address + 7] = (*cube_xy[index], CUBE_HALF, np.cos(half), 0, 0, np.sin(half))
+        mujoco.mj_step(self.scene.model, data, nstep=_SETTLE_STEPS)
+
+    def step(self, target: np.ndarray) -> None:
+        """Hold the joint targets `target` (dof,), in radians, for one control step; they are clipped to the limits."""
+        self.data.ctrl[:] = np.clip(target, self.scene.joint_low, self.scene.joint_high)
+        mujoco.mj_step(self.scene.model, self.data, nstep=SUBSTEPS)
+
+    @property
+    def joints(self) -> np.ndarray:
+        """Joint positions, (dof,) float64, in radians."""
+        return self.data.qpos[self.scene.joint_qpos].copy()
+
+    @property
+    def cubes(self) -> np.ndarray:
+        """Cube centres in the order of `COLOURS`, (3, 3) float64, in metres."""
+        return self.data.xpos[self.scene.cube_body].copy()
+
+    @property
+    def tip(self) -> np.ndarray:
+        """Tool tip, (3,) float64, in metres."""
+        return self.data.site_xpos[self.scene.tip_site].copy()
+
+    def image(self, size: int) -> np.ndarray:
+        """Return the front camera's view, (size, size, 3) uint8."""
+        return render(self.scene.model, self.data, CAMERA, size)

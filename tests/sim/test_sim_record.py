@@ -1,0 +1,142 @@
+"""Recording into a LeRobotDataset: contents, interruption, extension."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("lerobot")
+
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+import lerobot_wam.sim.record as recorder
+from lerobot_wam.sim.episodes import Recipe, make_episode
+from lerobot_wam.sim.record import record
+
+RECIPE = Recipe(tasks="left-red,touch-blue", image_size=32)
+
+
+def contents(root: Path) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, int, str]]:
+    dataset = LeRobotDataset("local/x", root=root)
+    return [
+        (
+            item["observation.images.front"].numpy(),
+            item["observation.state"].numpy(),
+            item["action"].numpy(),
+            int(item["episode_index"]),
+            item["task"],
+        )
+        for item in (dataset[i] for i in range(len(dataset)))
+    ]
+
+
+def same(first: Path, second: Path) -> bool:
+    a, b = contents(first), contents(second)
+    return len(a) == len(b) and all(
+        all(np.array_equal(u, v) for u, v in zip(x, y, strict=True)) for x, y in zip(a, b, strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("whole") / "data"
+    report = record(root, 4, RECIPE, progress=False)
+    assert report.recorded == report.episodes == 4
+    assert report.attempts >= 4
+    return root
+
+
+def test_the_dataset_holds_the_episodes(whole: Path):
+    dataset = LeRobotDataset("local/x", root=whole)
+    assert dataset.num_episodes == 4
+    assert dataset.fps == 10
+    assert dataset.meta.robot_type == "wam_sim_viperx"
+    assert dataset.meta.features["action"]["names"][0] == "waist.pos"
+    assert set(dataset.meta.tasks.index) == {"push the red cube to the left", "touch the blue cube"}
+    frames = [frame for frame in contents(whole) if frame[3] == 1]
+    episode, _ = make_episode(RECIPE, 1)
+    assert len(frames) == len(episode.images)
+    assert frames[0][4] == episode.text
+    assert np.array_equal(np.stack([f[2] for f in frames]), episode.actions)
+    assert np.array_equal(np.stack([f[1] for f in frames]), episode.states)
+    pixels = np.stack([f[0] for f in frames]).transpose(0, 2, 3, 1) * 255
+    assert np.abs(pixels - episode.images).max() < 0.51
+    assert not whole.with_name("data.partial").exists()
+
+
+def test_an_interrupted_recording_continues_to_the_same_dataset(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real, seen = recorder.make_episode, []
+
+    def stop_at_third(recipe: Recipe, index: int, *rest: object) -> object:
+        if index == 2 and not seen:
+            seen.append(index)
+            raise KeyboardInterrupt
+        return real(recipe, index, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(recorder, "make_episode", stop_at_third)
+    root = tmp_path / "data"
+    with pytest.raises(KeyboardInterrupt):
+        record(root, 4, RECIPE, progress=False)
+    assert not root.exists()
+    assert record(root, 4, RECIPE, progress=False).recorded == 2
+    assert same(root, whole)
+
+
+def test_a_crash_while_writing_loses_nothing(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root = tmp_path / "data"
+    with monkeypatch.context() as patch:
+        patch.setattr(LeRobotDataset, "finalize", lambda self: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            record(root, 4, RECIPE, progress=False)
+    assert record(root, 4, RECIPE, progress=False).recorded == 0
+    assert same(root, whole)
+
+
+def test_a_longer_request_extends(whole: Path, tmp_path: Path):
+    root = tmp_path / "data"
+    record(root, 2, RECIPE, progress=False)
+    report = record(root, 4, RECIPE, progress=False)
+    assert report.recorded == 2
+    assert same(root, whole)
+    assert record(root, 3, RECIPE, progress=False).episodes == 4
+
+
+def test_other_options_are_refused(whole: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match="recorded with seed=0, this call asks for seed=1"):
+        record(whole, 5, Recipe(tasks=RECIPE.tasks, image_size=32, seed=1), progress=False)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ValueError, match=r"has no meta.wam_sim\.json"):
+        record(tmp_path / "other", 1, progress=False)
+
+
+def test_labels_are_clean_and_episodes_hold_still_at_the_end():
+    noisy, _ = make_episode(Recipe(tasks="touch-red", image_size=16), 0)
+    assert np.array_equal(noisy.actions[-4:], np.repeat(noisy.actions[-1:], 4, axis=0))
+    clean, _ = make_episode(Recipe(tasks="touch-red", image_size=16, noise=0.0), 0)
+    assert np.array_equal(noisy.actions[0], clean.actions[0])
+    assert not np.array_equal(noisy.states[1], clean.states[1])
+
+
+@pytest.fixture
+def play_root(tmp_path: Path) -> Path:
+    root = tmp_path / "play"
+    record(root, 2, Recipe(tasks="play", arm="so101", image_size=16, play_steps=(8, 10)), progress=False)
+    return root
+
+
+def test_play(play_root: Path):
+    info = json.loads((play_root / "meta" / "info.json").read_text())
+    assert info["robot_type"] == "wam_sim_so101"
+    assert 16 <= info["total_frames"] <= 20
+    assert {frame[4] for frame in contents(play_root)} == {"play"}
+
+
+def test_videos(tmp_path: Path):
+    root = tmp_path / "video"
+    record(root, 2, Recipe(tasks="touch-red", image_size=64), use_videos=True, progress=False)
+    dataset = LeRobotDataset("local/x", root=root, video_backend="pyav")
+    assert dataset.meta.video_keys == ["observation.images.front"]
+    assert dataset[0]["observation.images.front"].shape == (3, 64, 64)
