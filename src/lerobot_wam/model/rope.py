@@ -33,12 +33,13 @@ def rotation_angles(layout: SequenceLayout, head_dim: int) -> Tensor:
     return torch.where(is_video_L1, video_LP, turn(layout.position, head_dim))
 
 
-def rotate(x_BLHK: Tensor, angles_LP: Tensor) -> Tensor:
-    """Turn the interleaved pairs (2i, 2i+1) of each head by their token's angles; computed in at least fp32."""
-    dtype = x_BLHK.dtype
-    x_BLHP2 = x_BLHK.float().unflatten(-1, (-1, 2))
-    cos_L1P = angles_LP.cos().float()[:, None]
-    sin_L1P = angles_LP.sin().float()[:, None]
-    even, odd = x_BLHP2.unbind(-1)
-    turned = torch.stack([even * cos_L1P - odd * sin_L1P, even * sin_L1P + odd * cos_L1P], dim=-1)
-    return turned.flatten(-2).to(dtype)
+def rotations(layout: SequenceLayout, head_dim: int) -> Tensor:
+    """Return the unit complex number of every token and pair, complex64 [L, head_dim / 2], from float64 angles."""
+    angles_LP = rotation_angles(layout, head_dim)
+    return torch.polar(torch.ones_like(angles_LP), angles_LP).to(torch.complex64)
+
+
+def rotate(x_BLHK: Tensor, rotation_LP: Tensor) -> Tensor:
+    """Turn the interleaved pairs (2i, 2i+1) of each head by their token's rotation, in fp32."""
+    pairs_BLHP = torch.view_as_complex(x_BLHK.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs_BLHP * rotation_LP.unsqueeze(1)).flatten(-2).to(x_BLHK.dtype)

@@ -37,15 +37,15 @@ class SelfAttention(nn.Module):
         self.norm_k = RMSNorm(dim, eps)
 
     def forward(
-        self, x_BLD: Tensor, angles_LP: Tensor, mask_LS: Tensor | None, past: tuple[Tensor, Tensor] | None
+        self, x_BLD: Tensor, rotation_LP: Tensor, mask_LS: Tensor | None, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Attend to the past followed by the new tokens.
 
         Returns:
             The output [B, L, D] and the new tokens' keys and values [B, L, H, K], keys normalised and rotated.
         """
-        q_BLHK = rotate(self.norm_q(self.q(x_BLD)).unflatten(-1, (self.num_heads, -1)), angles_LP)
-        k_BLHK = rotate(self.norm_k(self.k(x_BLD)).unflatten(-1, (self.num_heads, -1)), angles_LP)
+        q_BLHK = rotate(self.norm_q(self.q(x_BLD)).unflatten(-1, (self.num_heads, -1)), rotation_LP)
+        k_BLHK = rotate(self.norm_k(self.k(x_BLD)).unflatten(-1, (self.num_heads, -1)), rotation_LP)
         v_BLHK = self.v(x_BLD).unflatten(-1, (self.num_heads, -1))
         keys, values = k_BLHK, v_BLHK
         if past is not None:
@@ -105,7 +105,7 @@ class Block(nn.Module):
         x_BLD: Tensor,
         time_BG6D: Tensor,
         slot_L: Tensor,
-        angles_LP: Tensor,
+        rotation_LP: Tensor,
         mask_LS: Tensor | None,
         text_BTD: Tensor,
         image_BID: Tensor | None,
@@ -114,7 +114,7 @@ class Block(nn.Module):
         """Return the new hidden states and this layer's keys and values of the L tokens."""
         modulation_BG6D = self.modulation.unsqueeze(0) + time_BG6D
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation_BG6D[:, slot_L].to(x_BLD.dtype).unbind(2)
-        attended, key, value = self.self_attn(self.norm1(x_BLD) * (1 + scale1) + shift1, angles_LP, mask_LS, past)
+        attended, key, value = self.self_attn(self.norm1(x_BLD) * (1 + scale1) + shift1, rotation_LP, mask_LS, past)
         x_BLD = x_BLD + gate1 * attended
         x_BLD = x_BLD + self.cross_attn(self.norm3(x_BLD), text_BTD, image_BID)
         x_BLD = x_BLD + gate2 * self.ffn(self.norm2(x_BLD) * (1 + scale2) + shift2)

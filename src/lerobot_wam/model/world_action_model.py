@@ -15,7 +15,7 @@ from lerobot_wam.model.cache import KVCache
 from lerobot_wam.model.config import ModelConfig
 from lerobot_wam.model.embodiment import ActionEncoder, CategoryMLP
 from lerobot_wam.model.layout import Kind, SequenceLayout, VideoGrid, may_attend, step_layout, video_layout
-from lerobot_wam.model.rope import rotation_angles
+from lerobot_wam.model.rope import rotations
 from lerobot_wam.model.transformer import Block, Head, ImageEmbedding, time_sinusoid
 from lerobot_wam.model.visual_summary import BehaviorCloningHead, VisualSummary
 
@@ -65,7 +65,7 @@ class NoisyWindow:
 def _geometry(
     config: ModelConfig, grid: VideoGrid, past: int, clean: int, noisy: tuple[int, int], device: torch.device
 ) -> tuple[SequenceLayout, Tensor, Tensor]:
-    """Return layout, rotation angles [L, P] and mask [L, past + L] of a sequence that is fixed by its counts.
+    """Return layout, rotations [L, P] and mask [L, past + L] of a sequence that is fixed by its counts.
 
     Args:
         config: Sizes of the model.
@@ -86,7 +86,7 @@ def _geometry(
     keys = video_layout(Kind.CLEAN_VIDEO, 0, past, grid, per_chunk) + layout
     mask = may_attend(layout, keys, config.state_self_only)
     layout = layout.to(device)
-    return layout, rotation_angles(layout, config.head_dim), mask.to(device)
+    return layout, rotations(layout, config.head_dim), mask.to(device)
 
 
 class WorldActionModel(nn.Module):
@@ -225,10 +225,10 @@ class WorldActionModel(nn.Module):
             )
         x_BLD = self._embed_video(latent_BCFhw, condition)
         grid = self._grid(latent_BCFhw)
-        layout, angles, mask = _geometry(self.config, grid, past, frames, (0, 0), x_BLD.device)
+        layout, rotation, mask = _geometry(self.config, grid, past, frames, (0, 0), x_BLD.device)
         time_BG = torch.zeros(x_BLD.shape[0], 1, device=x_BLD.device)
         slot_L = torch.zeros(len(layout), dtype=torch.int64, device=x_BLD.device)
-        x_BLD, _, keys, values = self._transform(x_BLD, time_BG, slot_L, angles, mask, context, cache)
+        x_BLD, _, keys, values = self._transform(x_BLD, time_BG, slot_L, rotation, mask, context, cache)
         if cache is None:
             return x_BLD, KVCache(keys, values, layout)
         return x_BLD, cache.append(keys, values, layout)
@@ -262,7 +262,7 @@ class WorldActionModel(nn.Module):
         (clean_frames, first_noisy), noisy_frames = frames, window.video.shape[2]
         past = 0 if cache is None else cache.frames
         device = window.video.device
-        _, angles, mask = _geometry(config, grid, past, clean_frames, (first_noisy, noisy_frames), device)
+        _, rotation, mask = _geometry(config, grid, past, clean_frames, (first_noisy, noisy_frames), device)
         video_BLD = self._embed_video(window.video, window.condition)
         action_BTD = self.action_encoder(window.action, window.action_timestep, window.category)
         state_BND = self.state_encoder(window.state, window.category)
@@ -291,7 +291,7 @@ class WorldActionModel(nn.Module):
                 torch.arange(first_action, first_action + steps, per_state, device=device),
             ]
         )
-        x_BLD, time_BGD, _, _ = self._transform(x_BLD, time_BG, slot_L, angles, mask, context, cache)
+        x_BLD, time_BGD, _, _ = self._transform(x_BLD, time_BG, slot_L, rotation, mask, context, cache)
         noisy = slice(clean_tokens, clean_tokens + noisy_frames * grid.tokens)
         video = self.read_video(x_BLD[:, noisy], time_BGD[:, slot_L[noisy]], grid)
         action = self.action_decoder(x_BLD[:, noisy.stop : noisy.stop + steps], window.category)
@@ -302,7 +302,7 @@ class WorldActionModel(nn.Module):
         x_BLD: Tensor,
         time_BG: Tensor,
         slot_L: Tensor,
-        angles_LP: Tensor,
+        rotation_LP: Tensor,
         mask_LS: Tensor,
         context: Context,
         cache: KVCache | None,
@@ -313,7 +313,7 @@ class WorldActionModel(nn.Module):
         keys, values = [], []
         for index, block in enumerate(self.blocks):
             past = None if cache is None else (cache.keys[index], cache.values[index])
-            args = (x_BLD, time_BG6D, slot_L, angles_LP, mask_LS, context.text, context.image, past)
+            args = (x_BLD, time_BG6D, slot_L, rotation_LP, mask_LS, context.text, context.image, past)
             if self.gradient_checkpointing and self.training:
                 x_BLD, key, value = checkpoint(block, *args, use_reentrant=False)
             else:
