@@ -140,3 +140,10 @@ def test_videos(tmp_path: Path):
     dataset = LeRobotDataset("local/x", root=root, video_backend="pyav")
     assert dataset.meta.video_keys == ["observation.images.front"]
     assert dataset[0]["observation.images.front"].shape == (3, 64, 64)
+
+
+def test_shares_mix_task_groups_and_play() -> None:
+    recipe = Recipe(tasks="single:2,two_stage:1,play:1")
+    assert recipe.shares() == ("single", "single", "two_stage", "play")
+    with pytest.raises(ValueError, match="whole number"):
+        Recipe(tasks="single:many,play:1")

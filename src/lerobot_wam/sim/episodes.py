@@ -15,7 +15,7 @@ from lerobot_wam.sim.tabletop import Tabletop
 from lerobot_wam.sim.tasks import Judge, Task, place_cubes, select_tasks
 
 PLAY = "play"
-"""The value of `Recipe.tasks` that records goal-free play, and the text of its episodes."""
+"""The part of `Recipe.tasks` that records goal-free play, and the text of its episodes."""
 _RECORDING_STREAM = 2
 _MAX_ATTEMPTS = 50
 
@@ -25,7 +25,8 @@ class Recipe:
     """Everything that an episode depends on besides its index."""
 
     tasks: str = "single"
-    """What `select_tasks` takes, or `play`. Episode i does task number i mod len(tasks)."""
+    """What `select_tasks` takes, or `play`, or several of these with shares, such as `single:12,two_stage:3,play:1`.
+    Episodes cycle through the shares, and within each through its tasks."""
     arm: str = "viperx"
     """A key of `ARMS`."""
     image_size: int = 64
@@ -45,8 +46,21 @@ class Recipe:
         get_arm(self.arm)
         if self.noise < 0:
             raise ValueError(f"noise is {self.noise} rad; expected 0 or more")
-        if self.tasks != PLAY:
-            select_tasks(self.tasks)
+        for part in self.shares():
+            if part != PLAY:
+                select_tasks(part)
+
+    def shares(self) -> tuple[str, ...]:
+        """Return one cycle of `tasks`, each part as often as its share says."""
+        if ":" not in self.tasks:
+            return (self.tasks,)
+        cycle: list[str] = []
+        for part in self.tasks.split(","):
+            name, _, share = part.strip().partition(":")
+            if not share.isdigit() or int(share) < 1:
+                raise ValueError(f"share {share!r} of {name!r} in tasks is no whole number; expected NAME:COUNT,...")
+            cycle.extend([name] * int(share))
+        return tuple(cycle)
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as JSON types."""
@@ -147,10 +161,14 @@ def make_episode(recipe: Recipe, index: int, world: Tabletop | None = None) -> t
         RuntimeError: the expert missed 50 times in a row.
     """
     world = world or Tabletop(recipe.arm)
-    if recipe.tasks == PLAY:
+    shares = recipe.shares()
+    round_number, place = divmod(index, len(shares))
+    kind = shares[place]
+    if kind == PLAY:
         return _play(world, recipe, np.random.default_rng([_RECORDING_STREAM, recipe.seed, index, 0])), 1
-    tasks = select_tasks(recipe.tasks)
-    task = tasks[index % len(tasks)]
+    tasks = select_tasks(kind)
+    turn = round_number * shares.count(kind) + shares[:place].count(kind)
+    task = tasks[turn % len(tasks)]
     for attempt in range(_MAX_ATTEMPTS):
         rng = np.random.default_rng([_RECORDING_STREAM, recipe.seed, index, attempt])
         episode = _try_task(world, recipe, task, rng)

@@ -8,11 +8,10 @@ since episode i depends on (recipe, i) alone the result is the same as without t
 from __future__ import annotations
 
 import json
-import logging
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,14 +94,19 @@ def record(
     missing = [i for i in range(present, episodes) if not _episode_file(journal, i).is_file()]
     attempts = 0
     bar = tqdm(
-        total=episodes, initial=episodes - len(missing), unit="episode", desc=f"{root.name}", disable=not progress
+        total=episodes,
+        initial=episodes - len(missing),
+        unit="episode",
+        desc=f"simulating {root.name}",
+        disable=not progress,
     )
     with bar:
         for count in _simulate(recipe, missing, journal, workers):
             attempts += count
             bar.update()
     if present < episodes:
-        _assemble(root, journal, old, range(present, episodes), recipe, repo_id, use_videos)
+        new = tqdm(range(present, episodes), unit="episode", desc=f"writing {root.name}", disable=not progress)
+        _assemble(root, journal, old, new, recipe, repo_id, use_videos)
     shutil.rmtree(journal)
     return RecordReport(root, max(present, episodes), len(missing), attempts)
 
@@ -182,7 +186,7 @@ def _assemble(
     root: Path,
     journal: Path,
     old: Path,
-    indices: range,
+    indices: Iterable[int],
     recipe: Recipe,
     repo_id: str | None,
     use_videos: bool,
@@ -225,4 +229,3 @@ def _assemble(
     root.parent.mkdir(parents=True, exist_ok=True)
     draft.rename(root)
     shutil.rmtree(old, ignore_errors=True)
-    logging.getLogger(__name__).debug("%s: %d episodes added", root, len(indices))
