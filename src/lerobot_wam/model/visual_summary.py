@@ -16,7 +16,7 @@ from lerobot_wam.model.embodiment import CategoryMLP
 class VisualSummary(nn.Module):
     """Summarise the frame that a chunk starts from, as seen through the instruction."""
 
-    def __init__(self, config: VisualSummaryConfig, dim: int) -> None:
+    def __init__(self, config: VisualSummaryConfig, text_dim: int, dim: int) -> None:
         super().__init__()
         self.image_size = config.image_size
         first, second, third = config.channels
@@ -25,9 +25,14 @@ class VisualSummary(nn.Module):
             nn.Conv2d(first, second, 3, stride=2, padding=1),
             nn.Conv2d(second, third, 3, stride=2, padding=1),
         ]
-        for conv in convs:  # the default initialisation drowns the image signal (it shrinks layer by layer)
-            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        words = [nn.Linear(text_dim, config.hidden), nn.Linear(config.hidden, dim)]
+        # The default initialisation shrinks image and text layer by layer, until what differs between two
+        # instructions drowns.
+        layers: list[nn.Conv2d | nn.Linear] = [*convs, *words]
+        for layer in layers:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         self.convs = nn.ModuleList(convs)
+        self.words = nn.Sequential(words[0], nn.GELU(), words[1])
         self.film = nn.Linear(dim, 2 * third)
         self.squeeze = nn.Conv2d(third, config.squeeze, 1)
         height, width = (-(-side // 8) for side in config.image_size)
@@ -37,12 +42,16 @@ class VisualSummary(nn.Module):
             nn.Linear(config.hidden, dim),
         )
 
+    def pool_text(self, text_BTX: Tensor) -> Tensor:
+        """Sum the text tokens, each through a small MLP, into [B, D]; padded positions (zeros) add nothing."""
+        return (self.words(text_BTX) - self.words(torch.zeros_like(text_BTX[:1, :1]))).sum(dim=1)
+
     def forward(self, frame_BN3HW: Tensor, text_BD: Tensor) -> Tensor:
         """Return one vector per chunk.
 
         Args:
             frame_BN3HW: The newest observed frame of each of N chunks, pixels in [-1, 1].
-            text_BD: Pooled instruction.
+            text_BD: The instruction, from `pool_text`.
 
         Returns:
             Summaries [B, N, D].

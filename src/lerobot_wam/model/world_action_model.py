@@ -26,13 +26,35 @@ class Context:
 
     Attributes:
         text: Text tokens [B, T, D], padding included.
-        pooled_text: Sum of the text tokens minus what padding contributes, [B, D].
+        pooled_text: What the visual summary reads of the text [B, D], or None without one.
         image: First-frame image tokens [B, I, D], or None without an image branch.
     """
 
     text: Tensor
-    pooled_text: Tensor
+    pooled_text: Tensor | None
     image: Tensor | None
+
+    @staticmethod
+    def stack(contexts: "list[Context]") -> "Context":
+        """Join contexts of one model along the batch; a single one is returned as it is."""
+        if len(contexts) == 1:
+            return contexts[0]
+        pooled = [c.pooled_text for c in contexts if c.pooled_text is not None]
+        images = [c.image for c in contexts if c.image is not None]
+        return Context(
+            text=torch.cat([c.text for c in contexts]),
+            pooled_text=torch.cat(pooled) if pooled else None,
+            image=torch.cat(images) if images else None,
+        )
+
+    def pick(self, row: int) -> "Context":
+        """Return the context of one batch element, with storage of its own."""
+        one = slice(row, row + 1)
+        return Context(
+            text=self.text[one].clone(),
+            pooled_text=None if self.pooled_text is None else self.pooled_text[one].clone(),
+            image=None if self.image is None else self.image[one].clone(),
+        )
 
 
 @dataclass(frozen=True)
@@ -120,7 +142,7 @@ class WorldActionModel(nn.Module):
         self.action_encoder = ActionEncoder(categories, config.action_dim, dim)
         self.action_decoder = CategoryMLP(categories, dim, hidden, config.action_dim)
         if config.visual_summary is not None:
-            self.visual_summary = VisualSummary(config.visual_summary, dim)
+            self.visual_summary = VisualSummary(config.visual_summary, config.text_dim, dim)
         if config.auxiliary_bc:
             self.bc_head = BehaviorCloningHead(categories, dim, hidden, config.actions_per_chunk, config.action_dim)
 
@@ -140,23 +162,23 @@ class WorldActionModel(nn.Module):
                 f"image tokens {'missing' if image_BIC is None else 'given'}, but the model's image_dim is "
                 f"{self.config.image_dim}: pass them exactly when image_dim is set."
             )
-        text_BTD = self.text_embedding(text_BTX)
-        padding_D = self.text_embedding(torch.zeros_like(text_BTX[:1, :1]))
+        has_summary = self.config.visual_summary is not None
         return Context(
-            text=text_BTD,
-            pooled_text=(text_BTD - padding_D).sum(dim=1),
+            text=self.text_embedding(text_BTX),
+            pooled_text=self.visual_summary.pool_text(text_BTX) if has_summary else None,
             image=None if image_BIC is None else self.img_emb(image_BIC),
         )
 
     def summarise(self, frame_BN3HW: Tensor, context: Context) -> Tensor | None:
         """Return the visual summary [B, N, D] of each chunk's newest observed frame, None where it is off."""
-        if self.config.visual_summary is None:
+        if context.pooled_text is None:
             return None
         return self.visual_summary(frame_BN3HW, context.pooled_text)
 
     def clone_behavior(self, window: NoisyWindow, context: Context) -> Tensor:
         """Return the auxiliary head's clean actions [B, T, A] for a window with summaries."""
         assert window.summary is not None
+        assert context.pooled_text is not None
         state_BND = self.state_encoder(window.state, window.category)
         return self.bc_head(window.summary, state_BND, context.pooled_text, window.category)
 

@@ -334,13 +334,7 @@ def _stack(group: list[Session]) -> list[Branch]:
     """Join the sessions' branches along the batch."""
     stacked = []
     for branches in zip(*(session.branches for session in group), strict=True):
-        contexts = [branch.context for branch in branches]
-        images = [context.image for context in contexts if context.image is not None]
-        context = Context(
-            text=torch.cat([c.text for c in contexts]),
-            pooled_text=torch.cat([c.pooled_text for c in contexts]),
-            image=torch.cat(images) if images else None,
-        )
+        context = Context.stack([branch.context for branch in branches])
         stacked.append(Branch(context, KVCache.stack([branch.cache for branch in branches])))
     return stacked
 
@@ -349,10 +343,4 @@ def _pick(branch: Branch, row: int, batch: int) -> Branch:
     """Take one session's share out of a joined branch, with storage of its own."""
     if batch == 1:
         return branch
-    text, pooled, image = branch.context.text, branch.context.pooled_text, branch.context.image
-    context = Context(
-        text[row : row + 1].clone(),
-        pooled[row : row + 1].clone(),
-        None if image is None else image[row : row + 1].clone(),
-    )
-    return Branch(context, branch.cache.pick(row))
+    return Branch(branch.context.pick(row), branch.cache.pick(row))
