@@ -1,15 +1,29 @@
 """`WAMConfig`: every setting of a World Action Model policy, with its unit and where its default comes from."""
 
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from lerobot.configs import NormalizationMode, PreTrainedConfig
+import httpx
+from draccus.utils import DecodingError
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError
+from lerobot.configs import NormalizationMode, PreTrainedConfig, parser
 from lerobot.optim import AdamWConfig, LRSchedulerConfig, OptimizerConfig
+from lerobot.utils.constants import HF_LEROBOT_HOME
 
 from lerobot_wam.embodiments.spec import FRAMES_PER_LATENT, LATENTS_PER_CHUNK, load_embodiment
 from lerobot_wam.model.config import ModelConfig, VisualSummaryConfig
 from lerobot_wam.optimizer import FlatThenLinearSchedulerConfig, MuonAdamWConfig
 from lerobot_wam.presets import PRESETS
+
+
+class SettingError(DecodingError):
+    """A setting that does not fit. LeRobot's command line prints the message of this kind of error, no traceback."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__((), message)
 
 
 def _from_preset() -> Any:
@@ -56,6 +70,7 @@ class WAMConfig(PreTrainedConfig):
         state_dim: Padded width of the state vector.
         action_hidden: Hidden width of state encoder and action decoder.
         state_self_only: Mask the state token to itself in training and inference alike.
+        absolute_positions: Add learned absolute positions to every token (nano).
         visual_summary: Add the convolutional summary of each chunk's first frame (nano).
         noise_mode: "coupled", "decoupled" (Flash), "high_noise" or "independent".
         noise_beta_alpha: alpha of Beta(alpha, 1) in "decoupled" and "high_noise".
@@ -119,6 +134,7 @@ class WAMConfig(PreTrainedConfig):
     state_dim: int = _from_preset()
     action_hidden: int = _from_preset()
     state_self_only: bool = _from_preset()
+    absolute_positions: bool = _from_preset()
     visual_summary: bool = _from_preset()
 
     noise_mode: Literal["coupled", "decoupled", "high_noise", "independent"] = _from_preset()
@@ -167,32 +183,46 @@ class WAMConfig(PreTrainedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.preset not in PRESETS:
-            raise ValueError(f"unknown preset {self.preset!r}: choose one of {', '.join(PRESETS)}.")
+            raise SettingError(f"unknown preset {self.preset!r}: choose one of {', '.join(PRESETS)}.")
         if self.embodiment != "auto" and not self.embodiments:
-            spec = load_embodiment(self.embodiment)
+            try:
+                spec = load_embodiment(self.embodiment)
+            except (ValueError, OSError) as error:
+                raise SettingError(str(error)) from error
             if self.chunk_steps is None and self.video_stride is None:
                 self.chunk_steps, self.video_stride = spec.chunk_steps, spec.video_stride
         for name, value in PRESETS[self.preset].items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
         self._check()
+        _check_dataset_argument()
 
     def _check(self) -> None:
         frames = LATENTS_PER_CHUNK * FRAMES_PER_LATENT
         if self.chunk_steps != frames * self.video_stride:
-            raise ValueError(
+            raise SettingError(
                 f"chunk_steps is {self.chunk_steps}, expected {frames * self.video_stride} ({frames} video frames per "
                 f"chunk x video_stride {self.video_stride}): set both flags together."
             )
         if self.max_chunks < 1:
-            raise ValueError(f"max_chunks is {self.max_chunks}; a window holds at least 1 chunk.")
+            raise SettingError(f"max_chunks is {self.max_chunks}; a window holds at least 1 chunk.")
         if self.n_action_steps is not None and not 1 <= self.n_action_steps <= self.chunk_steps:
-            raise ValueError(f"n_action_steps is {self.n_action_steps}; expected 1..{self.chunk_steps} (chunk_steps).")
+            raise SettingError(
+                f"n_action_steps is {self.n_action_steps}; expected 1..{self.chunk_steps} (chunk_steps)."
+            )
         cell = self.codec_patch * self.patch_size
         if any(side % cell for side in self.image_size):
-            raise ValueError(
+            raise SettingError(
                 f"image_size {tuple(self.image_size)} must be a multiple of {cell} pixels (codec_patch x patch_size)."
             )
+        if self.embodiments and self.embodiment not in ("auto", *self.embodiments):
+            raise SettingError(
+                f"unknown embodiment {self.embodiment!r}: this checkpoint knows {', '.join(self.embodiments)}"
+            )
+        try:
+            _ = self.model_config
+        except ValueError as error:
+            raise SettingError(str(error)) from error
 
     @property
     def observation_delta_indices(self) -> list[int]:
@@ -232,6 +262,7 @@ class WAMConfig(PreTrainedConfig):
             actions_per_chunk=self.chunk_steps,
             max_chunks=self.max_chunks,
             state_self_only=self.state_self_only,
+            absolute_positions=self.absolute_positions,
             visual_summary=summary,
             auxiliary_bc=self.auxiliary_bc_weight > 0,
         )
@@ -258,3 +289,30 @@ class WAMConfig(PreTrainedConfig):
                 f"no camera among the inputs ({', '.join(self.input_features or {}) or 'none'}): "
                 "a world action model needs observation.images.*"
             )
+
+
+def _check_dataset_argument() -> None:
+    """Refuse `lerobot-train --dataset.repo_id=...` of what is neither on this disk nor on the Hub.
+
+    Other commands may name a dataset that they are about to record.
+
+    Raises:
+        SettingError: One line, where the Hub's client would report sixty.
+    """
+    repo_id, root = parser.parse_arg("dataset.repo_id"), parser.parse_arg("dataset.root")
+    training = Path(sys.argv[0]).stem.replace("-", "_") == "lerobot_train"
+    if not training or repo_id is None or parser.parse_arg("dataset.repo_type") == "bucket":
+        return
+    folder = Path(root) if root else HF_LEROBOT_HOME / repo_id
+    if (folder / "meta" / "info.json").is_file():
+        return
+    try:
+        on_hub = HfApi().repo_exists(repo_id, repo_type="dataset")
+    except (OSError, httpx.HTTPError, HFValidationError):
+        # Offline, LeRobot's own cache may still hold what no --dataset.root names.
+        on_hub = root is None
+    if not on_hub:
+        raise SettingError(
+            f"no dataset {repo_id!r}: {folder} has no meta/info.json, and the Hub has none of that name (or cannot be "
+            "reached): set --dataset.root to the folder of a LeRobotDataset v3, or correct --dataset.repo_id"
+        )

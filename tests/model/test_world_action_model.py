@@ -26,6 +26,7 @@ CONFIG = ModelConfig(
     num_categories=2,
     actions_per_chunk=STEPS,
     max_chunks=CHUNKS,
+    absolute_positions=True,
     visual_summary=VisualSummaryConfig(image_size=(16, 16), channels=(4, 6, 8), squeeze=4, hidden=16),
     auxiliary_bc=True,
 )

@@ -47,6 +47,7 @@ class ModelConfig:
         eps: Epsilon of the transformer's norms.
         state_self_only: The state token attends to itself alone, in training and with the cache alike.
             False reproduces the official inference, in which it attends to everything (spec §3.3).
+        absolute_positions: Add learned absolute positions to every token (nano).
         visual_summary: Sizes of the visual summary, or None for no summary.
         auxiliary_bc: Add the behaviour-cloning head that is used in training only (needs `visual_summary`).
     """
@@ -71,6 +72,7 @@ class ModelConfig:
     max_chunks: int = 4
     eps: float = 1e-6
     state_self_only: bool = True
+    absolute_positions: bool = False
     visual_summary: VisualSummaryConfig | None = None
     auxiliary_bc: bool = False
 

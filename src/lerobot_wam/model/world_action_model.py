@@ -15,6 +15,7 @@ from lerobot_wam.model.cache import KVCache
 from lerobot_wam.model.config import ModelConfig
 from lerobot_wam.model.embodiment import ActionEncoder, CategoryMLP
 from lerobot_wam.model.layout import Kind, SequenceLayout, VideoGrid, may_attend, step_layout, video_layout
+from lerobot_wam.model.positions import AbsolutePositions
 from lerobot_wam.model.rope import rotations
 from lerobot_wam.model.transformer import Block, Head, ImageEmbedding, time_sinusoid
 from lerobot_wam.model.visual_summary import BehaviorCloningHead, VisualSummary
@@ -141,6 +142,8 @@ class WorldActionModel(nn.Module):
         self.state_encoder = CategoryMLP(categories, config.state_dim, hidden, dim)
         self.action_encoder = ActionEncoder(categories, config.action_dim, dim)
         self.action_decoder = CategoryMLP(categories, dim, hidden, config.action_dim)
+        if config.absolute_positions:
+            self.absolute_positions = AbsolutePositions(config)
         if config.visual_summary is not None:
             self.visual_summary = VisualSummary(config.visual_summary, config.text_dim, dim)
         if config.auxiliary_bc:
@@ -245,9 +248,9 @@ class WorldActionModel(nn.Module):
                 f"{frames} latent frames cannot enter a cache of {past}: expected "
                 f"{'frame 0 alone' if cache is None else f'a multiple of {expected}'}."
             )
-        x_BLD = self._embed_video(latent_BCFhw, condition)
         grid = self._grid(latent_BCFhw)
-        layout, rotation, mask = _geometry(self.config, grid, past, frames, (0, 0), x_BLD.device)
+        layout, rotation, mask = _geometry(self.config, grid, past, frames, (0, 0), latent_BCFhw.device)
+        x_BLD = self._add_positions(self._embed_video(latent_BCFhw, condition), layout, grid)
         time_BG = torch.zeros(x_BLD.shape[0], 1, device=x_BLD.device)
         slot_L = torch.zeros(len(layout), dtype=torch.int64, device=x_BLD.device)
         x_BLD, _, keys, values = self._transform(x_BLD, time_BG, slot_L, rotation, mask, context, cache)
@@ -271,6 +274,9 @@ class WorldActionModel(nn.Module):
             latent_BCFhw = torch.cat([latent_BCFhw, condition_BCFhw], dim=1)
         return self.patch_embedding(latent_BCFhw).flatten(2).transpose(1, 2)
 
+    def _add_positions(self, x_BLD: Tensor, layout: SequenceLayout, grid: VideoGrid) -> Tensor:
+        return x_BLD + self.absolute_positions(layout, grid) if self.config.absolute_positions else x_BLD
+
     def _denoise(
         self,
         window: NoisyWindow,
@@ -284,7 +290,7 @@ class WorldActionModel(nn.Module):
         (clean_frames, first_noisy), noisy_frames = frames, window.video.shape[2]
         past = 0 if cache is None else cache.frames
         device = window.video.device
-        _, rotation, mask = _geometry(config, grid, past, clean_frames, (first_noisy, noisy_frames), device)
+        layout, rotation, mask = _geometry(config, grid, past, clean_frames, (first_noisy, noisy_frames), device)
         video_BLD = self._embed_video(window.video, window.condition)
         action_BTD = self.action_encoder(window.action, window.action_timestep, window.category)
         state_BND = self.state_encoder(window.state, window.category)
@@ -296,6 +302,8 @@ class WorldActionModel(nn.Module):
             action_BTD = action_BTD + window.summary.repeat_interleave(config.actions_per_chunk, dim=1)
         parts = [video_BLD, action_BTD, state_BND]
         x_BLD = torch.cat(parts if clean_BLD is None else [clean_BLD, *parts], dim=1)
+
+        x_BLD = self._add_positions(x_BLD, layout, grid)
 
         # Slot 0 is timestep 0 (clean video); a state is modulated like the first action of its chunk (spec §1.6).
         time_BG = torch.cat(

@@ -33,7 +33,7 @@ class Recipe:
     """Edge of the images (pixels)."""
     seed: int = 0
     """Recordings of different seeds share no scene, and none shares one with an evaluation."""
-    noise: float = 0.03
+    noise: float = 0.015
     """Standard deviation of the noise on executed joint targets (rad); labels stay clean (DART)."""
     hold_steps: int = 4
     """Steps recorded after success, the arm at rest."""
