@@ -30,6 +30,7 @@ FLOORS = {
     "training": 6,
     "report": 6,
     "serving": 6,
+    "demo": 7,
     "plugin": 7,
     "cli": 8,
 }

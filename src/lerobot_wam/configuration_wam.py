@@ -104,7 +104,7 @@ class WAMConfig(PreTrainedConfig):
         save_predicted_video: Let `lerobot-eval` write the imagined video beside the real one.
     """
 
-    preset: Literal["nano", "wan2.2-5b", "wan2.1-14b"] = "nano"
+    preset: str = "nano"  # no Literal: for a wrong one argparse would print LeRobot's 600 lines of usage
     embodiment: str = "auto"
     embodiments: dict[str, Any] = field(default_factory=dict)
     max_embodiments: int = 4

@@ -1,6 +1,7 @@
 """The model card that travels with a pushed checkpoint."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,50 @@ def generate_card(
         env_type=env_type,
         task=task,
     )
+
+
+def robot_rows(embodiments: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """The table of robots, from a configuration's stored embodiments."""
+    return [
+        {
+            "Robot": name,
+            "Cameras": ", ".join(camera["key"].rpartition(".")[2] for camera in spec["cameras"]),
+            "State": _dimensions(spec["state"]),
+            "Actions": _dimensions(spec["action"]),
+            "Rate": f"{spec['fps']:g} Hz, chunks of {spec['chunk_steps']} steps",
+        }
+        for name, spec in ((name, stored["spec"]) for name, stored in embodiments.items())
+    ]
+
+
+def _dimensions(dimensions: Sequence[Mapping[str, Any]]) -> str:
+    """Names, with the unit behind those that share it: ``waist.pos, elbow.pos (rad), gripper.pos (unit unknown)``."""
+    groups = groupby(dimensions, key=lambda dimension: dimension["unit"] or "unit unknown")
+    return ", ".join(f"{', '.join(d['name'] for d in group)} ({unit})" for unit, group in groups) or "none"
+
+
+def data_row(meta: Any) -> Row:
+    """What LeRobot's dataset metadata tells about the training data."""
+    return {
+        "Dataset": meta.repo_id,
+        "Robot": meta.robot_type or "unknown",
+        "Episodes": meta.total_episodes,
+        "Frames": meta.total_frames,
+        "Rate": f"{meta.fps:g} Hz",
+        "Tasks": len(meta.tasks),
+    }
+
+
+def training_rows(cfg: Any) -> Row:
+    """The settings of LeRobot's training configuration."""
+    return {
+        "Preset": cfg.policy.preset,
+        "Steps": cfg.steps,
+        "Batch size": cfg.batch_size,
+        "Seed": cfg.seed,
+        "Optimizer": cfg.optimizer.type,
+        "Learning rate": f"{cfg.optimizer.lr:g}",
+        "Schedule": cfg.scheduler.type if cfg.scheduler else "constant",
+        "Precision": cfg.policy.dtype,
+        "Adapters": cfg.peft.method_type if cfg.peft else "none",
+    }

@@ -1,12 +1,19 @@
 """`WAMPolicy`: LeRobot's policy contract on top of the network, the objective and the closed-loop runtime."""
 
 import copy
+import logging
+import math
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
+from huggingface_hub import ModelCard
+from lerobot.configs import parser
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
+from lerobot.utils.device_utils import resolve_safetensors_device
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -14,16 +21,24 @@ from lerobot_wam.codecs.text import TextCodec, WordHashTextCodec
 from lerobot_wam.codecs.video import SpaceTimeDCTCodec
 from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.data.views import tile_views
-from lerobot_wam.data.windows import latent_frame_mask, real_chunks, steps_until_task_change
-from lerobot_wam.diffusion.objective import ObjectiveConfig, TrainingWindow, joint_loss
+from lerobot_wam.data.windows import hold_last, latent_frame_mask, real_chunks, steps_until_task_change
+from lerobot_wam.diffusion.objective import ObjectiveConfig, TrainingWindow, ragged_joint_loss
 from lerobot_wam.diffusion.sampler import SamplerConfig
 from lerobot_wam.diffusion.schedule import NoiseConfig
 from lerobot_wam.embodiments.action_space import ActionSpace
 from lerobot_wam.embodiments.datasets import check_dataset
-from lerobot_wam.embodiments.resolve import load_stored_embodiment, resolve_embodiment, stored_embodiment
+from lerobot_wam.embodiments.resolve import (
+    check_numbers,
+    load_stored_embodiment,
+    resolve_embodiment,
+    stored_embodiment,
+)
 from lerobot_wam.embodiments.statistics import read_columns
 from lerobot_wam.model.world_action_model import WorldActionModel
+from lerobot_wam.model_card import data_row, generate_card, robot_rows, training_rows
 from lerobot_wam.runtime.session import Observation, Runtime, Session
+
+logger = logging.getLogger(__name__)
 
 
 class WAMPolicy(PreTrainedPolicy):
@@ -45,6 +60,7 @@ class WAMPolicy(PreTrainedPolicy):
         super().__init__(config)
         self.config: WAMConfig = config
         self._task_horizon: Tensor | None = None
+        self._announced: set[str] = set()
         if dataset_meta is not None:
             self._adopt_dataset(dataset_meta)
         if not config.embodiments:
@@ -92,9 +108,13 @@ class WAMPolicy(PreTrainedPolicy):
             )
             config.embodiments = {spec.name: stored_embodiment(spec, columns)}
             config.embodiment = spec.name
-        name = config.embodiment if config.embodiment in config.embodiments else next(iter(config.embodiments))
-        spec, _ = load_stored_embodiment(name, config.embodiments[name])
-        check_dataset(spec, meta.features, meta.fps)
+        else:
+            name = config.embodiment if config.embodiment in config.embodiments else next(iter(config.embodiments))
+            spec, _ = load_stored_embodiment(name, config.embodiments[name])
+            # LeRobot renames the columns of batches, and tells the policy of it in no other way.
+            renamed = yaml.safe_load(parser.parse_arg("rename_map") or "{}")
+            check_dataset(spec, {renamed.get(key, key): f for key, f in meta.features.items()}, meta.fps)
+            check_numbers(spec, columns)
         _check_widths(config, len(spec.action), len(spec.state))
         _check_episode_lengths(config, columns.episode_index)
         horizon = steps_until_task_change(columns.episode_index, columns.task_index)
@@ -158,7 +178,9 @@ class WAMPolicy(PreTrainedPolicy):
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         generator.manual_seed(hash((int(self.noise_seed), int(self.steps_done), rank)) % 2**63)
         model = self.model if self.training else self.acting_model
-        losses = joint_loss(model, self.training_window(batch), self.objective, generator)
+        window = self.training_window(batch)
+        chunks_B = real_chunks(window.action_mask.any(dim=2), window.frame_mask, window.state.shape[1])
+        losses = ragged_joint_loss(model, window, chunks_B, self.objective, generator)
         parts = {"video_loss": losses.video, "action_loss": losses.action}
         if self.model.config.auxiliary_bc:
             parts["bc_loss"] = losses.auxiliary_bc
@@ -173,11 +195,10 @@ class WAMPolicy(PreTrainedPolicy):
         batch_size, frames = pixels_BTCHW.shape[:2]
         device, steps, chunks = pixels_BTCHW.device, config.chunk_steps, config.max_chunks
         frame_real, action_real = self._real_steps(batch, batch_size, frames, device)
+        if self._task_horizon is not None:
+            pixels_BTCHW = hold_last(pixels_BTCHW, frame_real)  # partly real latents must not show the next task
         frame_mask = latent_frame_mask(~frame_real, self.video_codec.temporal_stride)
-        chunks = real_chunks(action_real, frame_mask, chunks)  # what no sample fills need not be computed
         frames_per_chunk = steps // config.video_stride
-        latents = 1 + chunks * self.model.config.frames_per_chunk
-        pixels_BTCHW = pixels_BTCHW[:, : 1 + chunks * frames_per_chunk]
         anchors = slice(0, chunks * frames_per_chunk, frames_per_chunk)
 
         state = torch.zeros(batch_size, chunks, config.state_dim, device=device)
@@ -187,17 +208,20 @@ class WAMPolicy(PreTrainedPolicy):
             anchor_state = batch[OBS_STATE][:, anchors].float()
             state[..., : len(spec.state)] = space.encode_state(anchor_state)
             if spec.action and batch.get(ACTION) is not None:
-                physical = batch[ACTION][:, : chunks * steps].float().unflatten(1, (chunks, steps))
+                physical_BTA = batch[ACTION].float()
+                if self._task_horizon is not None:
+                    physical_BTA = hold_last(physical_BTA, action_real)
+                physical = physical_BTA.unflatten(1, (chunks, steps))
                 action[..., : len(spec.action)] = space.encode(physical, anchor_state).flatten(1, 2)
-                action_mask[..., : len(spec.action)] = action_real[:, : chunks * steps, None]
-        tokens, _ = self.text_codec.encode([spec.render_prompt(task) for task in _tasks(batch, batch_size)])
+                action_mask[..., : len(spec.action)] = action_real[:, :, None]
+        tokens, _ = self.text_codec.encode([spec.render_prompt(task) for task in self._tasks(batch, batch_size)])
         weight = None
         if config.early_anchor_steps and "timestamp" in batch:
             early = (batch["timestamp"].flatten() * spec.fps).round() < config.early_anchor_steps
             weight = torch.where(early, config.early_anchor_weight, 1.0).to(device)
         return TrainingWindow(
             latent=self.video_codec.encode(pixels_BTCHW.transpose(1, 2)),
-            frame_mask=frame_mask[:, :latents],
+            frame_mask=frame_mask,
             action=action,
             action_mask=action_mask,
             state=state,
@@ -216,14 +240,15 @@ class WAMPolicy(PreTrainedPolicy):
     @torch.no_grad()
     def select_action(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         """Advance every environment by one step in closed loop; returns absolute physical actions [B, A]."""
-        observations, runtime = self._observations(batch), self.runtime
+        observations, runtime, config = self._observations(batch), self.runtime, self.config
         if len(self._sessions) != len(observations):
             self._sessions = self._new_sessions(runtime, len(observations))
         first = self._sessions[0]
         chunks = first.chunks
         actions = runtime.act(self._sessions, observations)
-        if self.config.save_predicted_video and first.chunks > chunks and first.dream is not None:
-            latents = first.dream.latents[None]
+        if config.save_predicted_video and first.chunks > chunks and first.dream is not None:
+            executed = math.ceil(runtime.execute_steps / (config.video_stride * self.video_codec.temporal_stride))
+            latents = first.dream.latents[None, :, :executed]
             if chunks == 0:
                 frame = first.dream.anchor_frame[None, :, None]
                 latents = torch.cat([self.video_codec.encode(frame), latents], dim=2)
@@ -253,13 +278,36 @@ class WAMPolicy(PreTrainedPolicy):
         """Tile the cameras of the embodiment: [B, T, 3, H, W] in [0, 1]."""
         cameras = self.action_spaces[self.category].spec.cameras
         frames = {camera.key: batch[camera.key] for camera in cameras if camera.key in batch}
+        for key, view in frames.items():
+            trained = (self.config.input_features or {}).get(key)
+            if trained is not None and tuple(view.shape[-2:]) != tuple(trained.shape[-2:]):
+                self._announce(
+                    f"{key} is {view.shape[-2]}x{view.shape[-1]} pixels, the policy was trained on "
+                    f"{trained.shape[-2]}x{trained.shape[-1]}: every frame is resized"
+                )
         single = {key: view.unsqueeze(1) if view.ndim == 4 else view for key, view in frames.items()}
         return tile_views(single, cameras, self.config.image_size)
 
+    def _tasks(self, batch: dict[str, Any], count: int) -> list[str]:
+        """Return one instruction per sample; where there is none, empty text."""
+        task = batch.get("task")
+        tasks = [task or ""] * count if task is None or isinstance(task, str) else list(task)
+        if not all(text.strip() for text in tasks):
+            self._announce("no task text: the policy is told nothing to do (an empty instruction)")
+        return tasks
+
+    def _announce(self, message: str) -> None:
+        """Warn, once per policy and message."""
+        if message not in self._announced:
+            self._announced.add(message)
+            logger.warning(message)
+
     def _observations(self, batch: dict[str, Any]) -> list[Observation]:
         spec = self.action_spaces[self.category].spec
+        if not spec.action:
+            raise ValueError(f"embodiment {spec.name!r} has no actions, only video: this policy can dream, not act")
         frames = self._tiled(batch)[:, -1] * 2 - 1
-        tasks = _tasks(batch, len(frames))
+        tasks = self._tasks(batch, len(frames))
         states = batch.get(OBS_STATE)
         if states is None:
             states = torch.zeros(len(frames), 0)
@@ -295,6 +343,32 @@ class WAMPolicy(PreTrainedPolicy):
             action_real &= torch.arange(steps, device=device) < horizon
         return frame_real, action_real
 
+    def generate_model_card(
+        self,
+        dataset_repo_id: str | None = None,
+        model_type: str = "wam",
+        license: str | None = None,
+        tags: list[str] | None = None,
+        cfg: Any = None,
+        dataset_meta: Any = None,
+        **kwargs: Any,
+    ) -> ModelCard:
+        """Write the card that LeRobot pushes with the weights, from what the configuration and the data tell."""
+        base = self.config.pretrained_path
+        return generate_card(
+            self.config.repo_id or f"<user>/{model_type}",
+            license=license or "apache-2.0",
+            tags=tags or [],
+            datasets=[dataset_repo_id] if dataset_repo_id else [],
+            base_model=str(base) if base is not None and not Path(base).exists() else None,
+            embodiments=robot_rows(self.config.embodiments),
+            data=[data_row(dataset_meta)] if dataset_meta is not None else [],
+            training=training_rows(cfg) if cfg is not None else None,
+            robot_type=None if dataset_meta is None else dataset_meta.robot_type,
+            env_type=cfg.env.type if cfg is not None and cfg.env is not None else None,
+            task=None if dataset_meta is None else str(dataset_meta.tasks.index[0]),
+        )
+
     def wrap_with_peft(self, *args: Any, **kwargs: Any) -> Any:
         """Wrap with adapters. They train the weights that act, so the average becomes the base and is dropped."""
         if self.ema_model is not None:
@@ -312,7 +386,10 @@ class WAMPolicy(PreTrainedPolicy):
     @classmethod
     def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
         """Load strictly, whatever `strict` says; weight averages are matched to what the configuration keeps."""
-        state = load_file(model_file, device=str(map_location))
+        try:
+            state = load_file(model_file, device=resolve_safetensors_device(map_location))
+        except SafetensorError as error:
+            raise ValueError(f"{model_file} is damaged ({error}): copy or download it again") from error
         averages = {k.removeprefix("ema_"): v for k, v in state.items() if k.startswith("ema_model.")}
         if model.ema_model is None and averages:
             state = {k: v for k, v in state.items() if not k.startswith("ema_model.")} | averages
@@ -348,14 +425,6 @@ def make_codecs(config: WAMConfig) -> tuple[SpaceTimeDCTCodec, TextCodec]:
         )
     video_codec = SpaceTimeDCTCodec(patch=config.codec_patch, channels=config.latent_channels)
     return video_codec, WordHashTextCodec(dim=config.text_dim, length=config.text_length)
-
-
-def _tasks(batch: dict[str, Any], count: int) -> list[str]:
-    """Return one instruction per sample; none at all reads as empty text."""
-    task = batch.get("task")
-    if task is None:
-        return [""] * count
-    return [task] * count if isinstance(task, str) else list(task)
 
 
 def _check_widths(config: WAMConfig, actions: int, states: int) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lerobot_wam.diffusion.objective import Losses, ObjectiveConfig, TrainingWindow, joint_loss
+from lerobot_wam.diffusion.objective import Losses, ObjectiveConfig, TrainingWindow, joint_loss, ragged_joint_loss
 from lerobot_wam.diffusion.schedule import NoiseConfig, draw_noise_levels
 from lerobot_wam.model.config import ModelConfig, VisualSummaryConfig
 from lerobot_wam.model.world_action_model import WorldActionModel
@@ -170,3 +170,13 @@ def test_decoupled_levels_per_step_and_pure_noise() -> None:
     assert action[:, 0].ne(action[:, 1]).any()
     with pytest.raises(ValueError, match="choose one of coupled"):
         NoiseConfig(mode="flash")  # type: ignore[arg-type]
+
+
+def test_ragged_windows_lose_what_they_lose_alone(model: WorldActionModel) -> None:
+    window = make_window()
+    counts = torch.tensor([3, 1, 3])
+    ragged = ragged_joint_loss(model, window, counts, ObjectiveConfig(), torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(5)
+    short = joint_loss(model, window.cut(torch.tensor([1]), 1), ObjectiveConfig(), generator)
+    long = joint_loss(model, window.cut(torch.tensor([0, 2]), 3), ObjectiveConfig(), generator)
+    torch.testing.assert_close(ragged.total, torch.stack([long.total[0], short.total[0], long.total[1]]))

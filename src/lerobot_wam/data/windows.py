@@ -27,6 +27,18 @@ def steps_until_task_change(episode_index: np.ndarray, task_index: np.ndarray) -
     return ends[segment] - np.arange(len(task_index))
 
 
+def hold_last(x: Tensor, real: Tensor) -> Tensor:
+    """Repeat each sample's last real entry of x [B, T, ...] over the rest, as LeRobot does behind an episode's end.
+
+    Args:
+        x: Values in time.
+        real: Which of them belong to the window, [B, T]; True first, then False.
+    """
+    last_B1 = real.sum(dim=1, keepdim=True).clamp(min=1) - 1
+    index_BT = torch.arange(x.shape[1], device=x.device).minimum(last_B1)
+    return x[torch.arange(len(x), device=x.device)[:, None], index_BT]
+
+
 def latent_frame_mask(frame_is_pad: Tensor, frames_per_latent: int) -> Tensor:
     """Return the mask [B, F] of latents that show only real frames, from the frames' padding flags [B, T].
 
@@ -37,15 +49,14 @@ def latent_frame_mask(frame_is_pad: Tensor, frames_per_latent: int) -> Tensor:
     return torch.cat([first, later], dim=1)
 
 
-def real_chunks(action_mask: Tensor, frame_mask: Tensor, chunks: int) -> int:
-    """Count the chunks up to the last one in which any sample of the batch has a real action or latent; at least 1.
+def real_chunks(action_real: Tensor, frame_mask: Tensor, chunks: int) -> Tensor:
+    """Count each sample's chunks up to its last one with a real action or latent: int64 [B], at least 1.
 
     Args:
-        action_mask: Real steps [B, T].
+        action_real: Real steps [B, T].
         frame_mask: Real latents [B, F], frame 0 first.
         chunks: Chunks in the window.
     """
-    has_action = action_mask.unflatten(1, (chunks, -1)).any(dim=2).any(dim=0)
-    has_video = frame_mask[:, 1:].unflatten(1, (chunks, -1)).any(dim=2).any(dim=0)
-    real = torch.nonzero(has_action | has_video).flatten()
-    return int(real[-1]) + 1 if len(real) else 1
+    has_video = frame_mask[:, 1:].unflatten(1, (chunks, -1)).any(dim=2)
+    real_BN = has_video | action_real.unflatten(1, (chunks, -1)).any(dim=2)
+    return (real_BN * torch.arange(1, chunks + 1, device=real_BN.device)).amax(dim=1).clamp(min=1)

@@ -71,7 +71,8 @@ class UniPCSolver:
     def __init__(self, config: SamplerConfig, final_sigma: float) -> None:
         sigmas = sampling_sigmas(config.steps, config.shift, start=UNIPC_START, final=final_sigma)
         self.timesteps = [float(int(TRAIN_STEPS * sigma)) for sigma in sigmas[:-1]]
-        self._scheduler: Any = UniPCMultistepScheduler(
+        make: Any = UniPCMultistepScheduler  # diffusers is not typed
+        self._scheduler = make(
             prediction_type="flow_prediction", use_flow_sigmas=True, solver_order=2, solver_type="bh2"
         )
         self._scheduler.set_timesteps(config.steps)

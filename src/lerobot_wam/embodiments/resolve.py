@@ -50,7 +50,7 @@ def _builtin_for(
 ) -> EmbodimentSpec | None:
     for name in builtin_names():
         spec = load_embodiment(name)
-        if robot_type in spec.robot_types:
+        if robot_type in spec.robot_types and ("action" in features or not spec.action):
             try:
                 check_dataset(spec, features, fps)
             except EmbodimentMismatchError:
@@ -62,6 +62,17 @@ def _builtin_for(
 def stored_embodiment(spec: EmbodimentSpec, columns: Columns) -> dict[str, Any]:
     """Return what a checkpoint keeps of an embodiment: its spec and the statistics of its data, as JSON values."""
     return {"spec": spec.to_dict(), "statistics": compute_statistics(columns, spec).to_dict()}
+
+
+def check_numbers(spec: EmbodimentSpec, columns: Columns) -> None:
+    """Refuse numbers that a stored embodiment cannot take; states or actions that the data lacks are left out.
+
+    Raises:
+        ValueError: A column has another width than the spec's, or holds NaN or infinity.
+    """
+    state = () if columns.state is None else spec.state
+    action = () if columns.action is None else spec.action
+    compute_statistics(columns, replace(spec, state=state, action=action))
 
 
 def load_stored_embodiment(name: str, stored: Mapping[str, Any]) -> tuple[EmbodimentSpec, ActionStatistics]:

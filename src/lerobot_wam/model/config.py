@@ -11,12 +11,14 @@ class VisualSummaryConfig:
     Attributes:
         image_size: Height and width that frames are resized to, in pixels.
         channels: Widths of the three stride-2 convolutions.
+        points: Places in the picture that the text can point to (soft-argmax maps).
         squeeze: Channels left before the map is flattened.
         hidden: Width of the MLP that reads the flattened map.
     """
 
     image_size: tuple[int, int] = (64, 64)
     channels: tuple[int, int, int] = (24, 48, 96)
+    points: int = 16
     squeeze: int = 24
     hidden: int = 256
 

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from lerobot_wam.model.config import VisualSummaryConfig
 from lerobot_wam.model.embodiment import CategoryMLP
 
+PIXEL_GAIN = 3.0
+POINT_GAIN = 3.0
+
 
 class VisualSummary(nn.Module):
     """Summarise the frame that a chunk starts from, as seen through the instruction."""
@@ -33,11 +36,13 @@ class VisualSummary(nn.Module):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         self.convs = nn.ModuleList(convs)
         self.words = nn.Sequential(words[0], nn.GELU(), words[1])
+        self.film_points = nn.Linear(dim, 2 * second)
+        self.points = nn.Conv2d(second, config.points, 1)
         self.film = nn.Linear(dim, 2 * third)
         self.squeeze = nn.Conv2d(third, config.squeeze, 1)
         height, width = (-(-side // 8) for side in config.image_size)
         self.mlp = nn.Sequential(
-            nn.Linear(config.squeeze * height * width, config.hidden),
+            nn.Linear(config.squeeze * height * width + 3 * config.points, config.hidden),
             nn.GELU(),
             nn.Linear(config.hidden, dim),
         )
@@ -60,12 +65,29 @@ class VisualSummary(nn.Module):
         x = frame_BN3HW.flatten(0, 1)
         if x.shape[-2:] != self.image_size:
             x = F.interpolate(x, self.image_size, mode="bilinear", antialias=True)
-        for conv in self.convs:
-            x = F.gelu(conv(x))
-        x = F.rms_norm(x.movedim(1, -1), x.shape[1:2]).movedim(-1, 1)
-        scale, shift = self.film(text_BD).repeat_interleave(chunks, dim=0)[..., None, None].chunk(2, dim=1)
-        x = F.gelu(self.squeeze(x * (1 + scale) + shift))
-        return self.mlp(x.flatten(1)).unflatten(0, (-1, chunks))
+        # What stands out from the picture's mean colour carries the information, not the bright background.
+        x = (x - x.mean(dim=(2, 3), keepdim=True)) * PIXEL_GAIN
+        x = F.gelu(self.convs[1](F.gelu(self.convs[0](x))))
+        text_ED = text_BD.repeat_interleave(chunks, dim=0)
+        points = _soft_argmax(POINT_GAIN * self.points(_modulate(x, self.film_points(text_ED))))
+        x = F.gelu(self.squeeze(_modulate(F.gelu(self.convs[2](x)), self.film(text_ED))))
+        return self.mlp(torch.cat([x.flatten(1), points], dim=1)).unflatten(0, (-1, chunks))
+
+
+def _modulate(x_ECHW: Tensor, film_E2C: Tensor) -> Tensor:
+    """Normalise every pixel's channels, then scale and shift them as the text says."""
+    normal = F.rms_norm(x_ECHW.movedim(1, -1), x_ECHW.shape[1:2]).movedim(-1, 1)
+    scale, shift = film_E2C[..., None, None].chunk(2, dim=1)
+    return normal * (1 + scale) + shift
+
+
+def _soft_argmax(heat_EKHW: Tensor) -> Tensor:
+    """Return, per map, where its softmax is centred (x, y in -1..1) and how concentrated it is, [E, 3 K]."""
+    height, width = heat_EKHW.shape[2:]
+    share_EKL = heat_EKHW.flatten(2).softmax(dim=2)
+    y = torch.linspace(-1, 1, height, device=heat_EKHW.device).repeat_interleave(width)
+    x = torch.linspace(-1, 1, width, device=heat_EKHW.device).repeat(height)
+    return torch.cat([share_EKL @ x, share_EKL @ y, share_EKL.amax(dim=2)], dim=1)
 
 
 class BehaviorCloningHead(nn.Module):

@@ -1,0 +1,1 @@
+"""The command line: `lerobot-wam <verb>`, one file a verb."""

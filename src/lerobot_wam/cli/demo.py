@@ -1,0 +1,35 @@
+"""Record, train, evaluate and report on the simulated tabletop, on a laptop CPU.
+
+Writes OUT/report.html and OUT/results.json. Every step runs LeRobot's own commands in this process; an interrupted run
+continues where it stopped.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+HELP = "the whole loop in one command: record, train, dream, act, report"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this verb's options."""
+    parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="folder (default: outputs/demo)")
+    parser.add_argument("--arm", default="viperx", help="viperx or so101 (default: viperx)")
+    parser.add_argument("--episodes", type=int, help="episodes to record (default: 1600)")
+    parser.add_argument("--steps", type=int, help="training steps (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of recording and training (default: 0)")
+    parser.add_argument("--quick", action="store_true", help="3 minutes, to see every step work; claims no success")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demonstration."""
+    # Two pools of threads on few cores cost ten times the time of one; the data loader needs a core of its own.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) - 1)))
+    from lerobot_wam.demo.plan import DemoPlan
+    from lerobot_wam.demo.run import run_demo
+
+    plan = DemoPlan(args.out, args.arm, seed=args.seed, workers=os.cpu_count() or 1)
+    plan = plan.shortened() if args.quick else plan
+    report = run_demo(plan.resized(args.episodes, args.steps))
+    print(f"\nreport: {report}")
+    return 0

@@ -1,0 +1,72 @@
+"""The console script `lerobot-wam`: finds the verb, runs it, and turns bad input into one readable line.
+
+A verb is a file of this folder with `HELP` (one line), `add_arguments(parser)` and `run(args) -> int`. It imports heavy
+libraries inside `run` only, so that help is shown at once.
+"""
+
+import argparse
+import pkgutil
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+BAD_INPUT, INTERRUPTED = 2, 130
+_MESSAGE_LINES = 2
+
+
+def verbs() -> list[str]:
+    """Names of the verbs: the files beside this one."""
+    return sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if m.name != "main")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `lerobot-wam` and return its exit code: 2 for bad input, 130 after Ctrl-C.
+
+    Args:
+        argv: Arguments after the program's name; None takes the process's.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    # Only the verb asked for is imported; all of them for the overview.
+    asked = [words[0]] if words and words[0] in verbs() else verbs()
+    parser = _parser({name: import_module(f"lerobot_wam.cli.{name}") for name in asked})
+    args = parser.parse_args(words)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if args.debug:
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        print("error:", "\n  ".join(lines[:_MESSAGE_LINES]), file=sys.stderr)
+        return BAD_INPUT
+
+
+def _parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lerobot-wam",
+        description="World action models for LeRobot: one network that dreams video and acts. Training and evaluation "
+        "are LeRobot's own: lerobot-train and lerobot-eval with --policy.type=wam.",
+        epilog="lerobot-wam VERB --help explains a verb.",
+        allow_abbrev=False,
+    )
+    subparsers = parser.add_subparsers(metavar="VERB", required=True)
+    for name, module in modules.items():
+        verb = subparsers.add_parser(
+            name,
+            help=module.HELP,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_arguments(verb)
+        verb.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+        verb.set_defaults(run=module.run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

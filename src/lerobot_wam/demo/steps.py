@@ -1,0 +1,139 @@
+"""The steps of the demonstration. Each leaves its result on disk and is skipped when that is already there."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from lerobot_wam.demo.plan import EVALUATION_SEED, Condition, DemoPlan
+from lerobot_wam.embodiments.action_space import ActionSpace
+from lerobot_wam.modeling_wam import WAMPolicy
+from lerobot_wam.sim.env import TabletopEnv
+from lerobot_wam.sim.episodes import Recipe
+from lerobot_wam.sim.record import record
+
+
+def record_step(plan: DemoPlan) -> None:
+    """Record task, two-stage and play episodes, and a few held-out ones of other seeds."""
+    record(plan.dataset, plan.episodes, Recipe(plan.shares, plan.arm, seed=plan.seed), workers=plan.workers)
+    record(plan.held_out, plan.dreams, Recipe("single", plan.arm, seed=plan.seed + 1), workers=1)
+
+
+def train_step(plan: DemoPlan) -> Path:
+    """Train through `lerobot-train`, continuing an interrupted run; return the curve's file (JSON lines)."""
+    from lerobot.scripts.lerobot_train import train
+
+    curve = plan.folder / "training_curve.jsonl"
+    trained = _steps_done(plan)
+    if trained >= plan.steps:
+        return curve
+    with _as_command("lerobot-train", plan.resume_arguments if trained else plan.train_arguments), _logged(curve):
+        train()
+    return curve
+
+
+def eval_step(plan: DemoPlan, condition: Condition) -> list[bool]:
+    """Evaluate through `lerobot-eval`; return the success of each episode, the i-th of seed EVALUATION_SEED + i."""
+    from lerobot.scripts.lerobot_eval import eval_main
+
+    result = plan.evaluation(condition.name) / "eval_info.json"
+    if not result.is_file():
+        with _as_command("lerobot-eval", plan.eval_arguments(condition)):
+            eval_main()
+    return _successes(result)
+
+
+def control_step(plan: DemoPlan, name: str) -> list[bool]:
+    """Run a control that is no policy: "hold still" keeps the joints, "random" executes random chunks.
+
+    Random chunks are uniform in the trained policy's normalised action range, anchored like its own.
+    """
+    result = plan.evaluation(name) / "eval_info.json"
+    if not result.is_file():
+        space = WAMPolicy.from_pretrained(plan.last_checkpoint).action_spaces[0]
+        rng = np.random.default_rng(plan.seed)
+        env = TabletopEnv(task="single", arm=plan.arm)
+        successes = []
+        for i in tqdm(range(plan.control_episodes), desc=name, unit="episode"):
+            observation, _ = env.reset(seed=EVALUATION_SEED + i)
+            act = _holder(observation) if name == "hold still" else _random_actor(space, rng)
+            ended, info = False, {"is_success": False}
+            while not ended:
+                observation, _, terminated, truncated, info = env.step(act(observation))
+                ended = terminated or truncated
+            successes.append(bool(info["is_success"]))
+        env.close()
+        result.parent.mkdir(parents=True, exist_ok=True)
+        result.write_text(json.dumps({"per_task": [{"metrics": {"successes": successes}}]}, indent=1))
+    return _successes(result)
+
+
+def _successes(eval_info: Path) -> list[bool]:
+    return [bool(success) for success in json.loads(eval_info.read_text())["per_task"][0]["metrics"]["successes"]]
+
+
+def _holder(first: dict[str, Any]) -> Callable[[dict[str, Any]], np.ndarray]:
+    return lambda observation: first["agent_pos"]
+
+
+def _random_actor(space: ActionSpace, rng: np.random.Generator) -> Callable[[dict[str, Any]], np.ndarray]:
+    queue: list[np.ndarray] = []
+
+    def act(observation: dict[str, Any]) -> np.ndarray:
+        if not queue:
+            chunk = torch.from_numpy(rng.uniform(-1, 1, (1, 1, space.spec.chunk_steps, len(space.spec.action))))
+            anchor = torch.from_numpy(observation["agent_pos"])[None, None].double()
+            queue.extend(space.decode(chunk, anchor)[0, 0].float().numpy())
+        return queue.pop(0)
+
+    return act
+
+
+def _steps_done(plan: DemoPlan) -> int:
+    state = plan.last_checkpoint.parent / "training_state" / "training_step.json"
+    return int(json.loads(state.read_text())["step"]) if state.is_file() else 0
+
+
+@contextmanager
+def _as_command(program: str, arguments: Sequence[str]) -> Iterator[None]:
+    """Let LeRobot's entry points read `arguments` as if typed: what runs is what the report prints."""
+    before = sys.argv
+    sys.argv = [program, *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+class _CurveFilter(logging.Filter):
+    """Writes the numbers that LeRobot logs while it trains; a filter survives its clearing of handlers."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let everything pass; note the metrics trackers among it."""
+        to_dict = getattr(record.msg, "to_dict", None)
+        if callable(to_dict):
+            with self.path.open("a") as file:
+                file.write(json.dumps(to_dict()) + "\n")
+        return True
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    note = _CurveFilter(path)
+    logging.getLogger().addFilter(note)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(note)

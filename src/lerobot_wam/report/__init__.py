@@ -1,0 +1,1 @@
+"""What a policy imagined, beside what happened: clips, numbers and one self-contained HTML page."""

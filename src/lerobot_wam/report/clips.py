@@ -1,0 +1,163 @@
+"""What a dream starts from and is compared with: a recorded stretch of an episode, or a single picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lerobot.datasets import LeRobotDataset, LeRobotDatasetMetadata
+from lerobot.utils.constants import ACTION, OBS_STATE
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from lerobot_wam.data.views import tile_views
+from lerobot_wam.embodiments.datasets import check_dataset
+from lerobot_wam.embodiments.resolve import load_stored_embodiment
+from lerobot_wam.modeling_wam import WAMPolicy
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A stretch of one episode as the policy sees it.
+
+    Attributes:
+        frames: Tiled view at the policy's video stride, the conditioning frame first, pixels in [-1, 1],
+            [1 + T, 3, H, W]; T = 0 for a single picture.
+        states: Physical state at each of these frames, [1 + T, S].
+        actions: Recorded actions from the first frame on, one per control step, [R, A]; R = 0 without a recording.
+        task: Instruction.
+        source: Where it comes from, for people.
+    """
+
+    frames: Tensor
+    states: Tensor
+    actions: Tensor
+    task: str
+    source: str
+
+
+def open_episodes(
+    policy: WAMPolicy,
+    repo_id: str | None = None,
+    root: str | Path | None = None,
+    chunks: int = 4,
+    episodes: Sequence[int] | None = None,
+) -> LeRobotDataset:
+    """Open a dataset for `read_clip`: its items hold whole clips.
+
+    Args:
+        policy: Decides cameras, frame spacing and chunk length.
+        repo_id: Hub id; with a root, only a name.
+        root: Folder of a local dataset.
+        chunks: Longest clip, in chunks.
+        episodes: Episodes to load; None loads all.
+
+    Raises:
+        FileNotFoundError: The root holds no dataset (found before the Hub is asked).
+        ValueError: Neither repo_id nor root, the dataset does not fit the policy's embodiment, or an episode does
+            not exist.
+    """
+    if root is not None and not (Path(root) / "meta" / "info.json").is_file():
+        raise FileNotFoundError(
+            f"no dataset at {root}: expected a LeRobotDataset folder with meta/info.json; check --dataset.root"
+        )
+    if repo_id is None:
+        if root is None:
+            raise ValueError("no dataset given: name a folder with --dataset.root or a Hub id with --dataset.repo_id")
+        repo_id = f"local/{Path(root).resolve().name}"
+    meta = LeRobotDatasetMetadata(repo_id, root=root)
+    spec, config = policy.action_spaces[policy.category].spec, policy.config
+    check_dataset(spec, meta.features, meta.fps)
+    for episode in episodes or ():
+        _check_index("episode", episode, meta.total_episodes, "the dataset")
+    steps = chunks * config.chunk_steps
+    frames = [step / meta.fps for step in range(0, steps + 1, config.video_stride)]
+    deltas = {key: frames for key in (*(c.key for c in spec.cameras), OBS_STATE) if key in meta.features}
+    if ACTION in meta.features:
+        deltas[ACTION] = [step / meta.fps for step in range(steps)]
+    return LeRobotDataset(
+        repo_id,
+        root=root,
+        episodes=None if episodes is None else list(episodes),
+        delta_timestamps=deltas,
+        video_backend="pyav",  # always there; the default may first explain at length that it is not
+    )
+
+
+def read_clip(
+    policy: WAMPolicy, dataset: LeRobotDataset, episode: int, frame: int = 0, task: str | None = None
+) -> Clip:
+    """Read the stretch of an episode that starts at `frame` and ends with the episode or the dataset's clip length.
+
+    Args:
+        policy: As for `open_episodes`.
+        dataset: What `open_episodes` returned.
+        episode: Index of the episode in the whole dataset.
+        frame: Control step inside the episode.
+        task: Instruction; None takes the recorded one at `frame`.
+
+    Raises:
+        ValueError: No such episode, frame or instruction.
+    """
+    _check_index("episode", episode, dataset.meta.total_episodes, "the dataset")
+    record = dataset.meta.episodes[episode]
+    start, end = int(record["dataset_from_index"]), int(record["dataset_to_index"])
+    _check_index("frame", frame, end - start, f"episode {episode}")
+    position = dataset.absolute_to_relative_idx
+    item = dataset[start + frame if position is None else position[start + frame]]
+    spec = policy.action_spaces[policy.category].spec
+    task = item["task"] if task is None else task
+    if not task:
+        raise ValueError(f"episode {episode} was recorded without an instruction: give one with --task")
+    real = ~item[f"{spec.cameras[0].key}_is_pad"]
+    views = {camera.key: item[camera.key][None] for camera in spec.cameras}
+    pixels = tile_views(views, spec.cameras, policy.config.image_size)[0]
+    states = item[OBS_STATE].float() if OBS_STATE in item else torch.zeros(len(real), 0)
+    actions = item[ACTION][~item[f"{ACTION}_is_pad"]].float() if ACTION in item else torch.zeros(0, len(spec.action))
+    source = f"{dataset.repo_id}, episode {episode}, frame {frame}"
+    return Clip(pixels[real] * 2 - 1, states[real], actions, task, source)
+
+
+def picture_clip(policy: WAMPolicy, image: str | Path, task: str, state: Sequence[float] | None = None) -> Clip:
+    """Make a clip of a single picture, resized to the policy's whole tiled view.
+
+    Args:
+        policy: Decides size and state.
+        image: Picture file.
+        task: Instruction.
+        state: Physical state [S]; None takes the middle of the training data's range.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The file is no picture, or the state has the wrong length.
+    """
+    if not Path(image).is_file():
+        raise FileNotFoundError(f"no picture at {image}: check --image")
+    spec = policy.action_spaces[policy.category].spec
+    height, width = policy.config.image_size
+    rows, cols = spec.grid
+    try:
+        with Image.open(image) as file:
+            picture = file.convert("RGB").resize((cols * width, rows * height), Image.Resampling.LANCZOS)
+    except UnidentifiedImageError:
+        raise ValueError(f"{image} is not a picture that Pillow can read: give a PNG or JPEG with --image") from None
+    pixels = torch.from_numpy(np.asarray(picture, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
+    names = spec.state_names
+    values = _middle_state(policy) if state is None else torch.tensor(state, dtype=torch.float32)
+    if len(values) != len(names):
+        raise ValueError(
+            f"the state has {len(values)} numbers, expected {len(names)} ({', '.join(names)}): fix --state"
+        )
+    return Clip(pixels[None], values[None], torch.zeros(0, len(spec.action)), task, Path(image).name)
+
+
+def _middle_state(policy: WAMPolicy) -> Tensor:
+    name = list(policy.config.embodiments)[policy.category]
+    _, statistics = load_stored_embodiment(name, policy.config.embodiments[name])
+    return torch.from_numpy((statistics.state_low + statistics.state_high) / 2).float()
+
+
+def _check_index(what: str, index: int, count: int, where: str) -> None:
+    if not 0 <= index < count:
+        raise ValueError(f"{what} {index} does not exist: {where} has {count}, choose 0 to {count - 1}")
