@@ -107,7 +107,7 @@ class MuonAdamWConfig(OptimizerConfig):
     ns_steps: int = 5
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
-    muon_modules: tuple[str, ...] = ("blocks.",)
+    muon_modules: tuple[str, ...] = ("blocks.", "visual_summary.")
 
     def build(self, params: Any) -> MuonAdamW:
         """Build the optimizer.

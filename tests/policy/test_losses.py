@@ -41,10 +41,9 @@ def rows(batch: dict, row: int) -> dict:
     return {key: value[row : row + 1] for key, value in batch.items()}
 
 
-@pytest.mark.parametrize("averaging", ["sample"])
-def test_a_batch_is_the_mean_of_its_samples(arm_data: Path, same_noise: None, averaging: str):
+def test_a_batch_is_the_mean_of_its_samples(arm_data: Path, same_noise: None):
     """Whole windows and windows that run 1 to 13 steps past their episode's end."""
-    policy = build_policy(arm_data, loss_averaging=averaging).train()
+    policy = build_policy(arm_data).train()
     indices = [0, 6, 12, 15, 20]
     batch = make_batch(arm_data, policy.config, indices)
     assert batch["action_is_pad"].sum(dim=1).tolist() == [0, 0, 4, 7, 12]

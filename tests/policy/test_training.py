@@ -105,6 +105,23 @@ def test_bfloat16_trains_with_full_precision_weights(train: Train, arm_data: Pat
     assert all(torch.isfinite(value).all() for value in stored.values())
 
 
+def test_distributed_training_wraps_it(arm_data: Path, tmp_path: Path):
+    """As accelerate does, here with one process: video alone leaves heads unused, buffers are broadcast each step."""
+    policy = build_policy(arm_data).train()
+    batch = make_batch(arm_data, policy.config)
+    expected = policy.forward(batch)[0].item()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        wrapped = torch.nn.parallel.DistributedDataParallel(policy, find_unused_parameters=True)
+        assert wrapped.forward(batch)[0].item() == expected
+        for _ in range(2):
+            wrapped.forward({key: value for key, value in batch.items() if key != "action"})[0].backward()
+            wrapped.module.update()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert policy.steps_done == 2
+
+
 def test_evaluates_in_the_tabletop_and_shows_what_it_imagined(
     train: Train, arm_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -14,6 +14,7 @@ from lerobot_wam.model.embodiment import CategoryMLP
 
 PIXEL_GAIN = 3.0
 POINT_GAIN = 3.0
+TEXT_GAIN = 2.0
 
 
 class VisualSummary(nn.Module):
@@ -49,7 +50,8 @@ class VisualSummary(nn.Module):
 
     def pool_text(self, text_BTX: Tensor) -> Tensor:
         """Sum the text tokens, each through a small MLP, into [B, D]; padded positions (zeros) add nothing."""
-        return (self.words(text_BTX) - self.words(torch.zeros_like(text_BTX[:1, :1]))).sum(dim=1)
+        words_BTD = self.words(text_BTX) - self.words(torch.zeros_like(text_BTX[:1, :1]))
+        return TEXT_GAIN * F.rms_norm(words_BTD.sum(dim=1), words_BTD.shape[2:], eps=1e-6)
 
     def forward(self, frame_BN3HW: Tensor, text_BD: Tensor) -> Tensor:
         """Return one vector per chunk.

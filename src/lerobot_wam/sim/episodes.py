@@ -37,7 +37,7 @@ class Recipe:
     """Standard deviation of the noise on executed joint targets (rad); labels stay clean (DART)."""
     hold_steps: int = 4
     """Steps recorded after success, the arm at rest."""
-    play_steps: tuple[int, int] = (32, 64)
+    play_steps: tuple[int, int] = (16, 24)
     """Shortest and longest play episode (control steps)."""
     play_text: str = PLAY
     """The `task` of play episodes."""

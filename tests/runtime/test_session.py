@@ -1,0 +1,284 @@
+"""The closed loop without LeRobot: what is observed is remembered, what is imagined is not."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lerobot_wam.codecs.text import WordHashTextCodec
+from lerobot_wam.codecs.video import SpaceTimeDCTCodec
+from lerobot_wam.diffusion.sampler import SamplerConfig
+from lerobot_wam.embodiments.action_space import ActionSpace, ActionStatistics
+from lerobot_wam.embodiments.spec import CameraView, Dimension, EmbodimentSpec
+from lerobot_wam.model.cache import KVCache
+from lerobot_wam.model.config import ModelConfig, VisualSummaryConfig
+from lerobot_wam.model.world_action_model import NoisyWindow, WorldActionModel
+from lerobot_wam.runtime.session import Observation, Runtime, Session
+
+SIZE, STEPS, CHUNKS = 32, 8, 3
+SPEC = EmbodimentSpec(
+    name="two_joints",
+    cameras=(CameraView("observation.images.front"),),
+    state=(Dimension("a"), Dimension("b")),
+    action=(Dimension("a", relative=True), Dimension("b", relative=True)),
+    fps=10.0,
+    video_stride=1,
+    chunk_steps=STEPS,
+)
+SPACE = ActionSpace(
+    SPEC,
+    ActionStatistics(
+        np.full((1, 2), -0.5), np.full((1, 2), 0.7), state_low=np.full(2, -1.0), state_high=np.full(2, 1.0)
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> WorldActionModel:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        dim=32,
+        num_heads=2,
+        num_layers=2,
+        ffn_dim=32,
+        text_dim=16,
+        latent_channels=24,
+        action_dim=4,
+        state_dim=4,
+        freq_dim=16,
+        patch=(1, 1, 1),
+        action_hidden=16,
+        actions_per_chunk=STEPS,
+        max_chunks=CHUNKS,
+        visual_summary=VisualSummaryConfig(channels=(4, 4, 4), squeeze=4, hidden=8),
+    )
+    network = WorldActionModel(config).eval().requires_grad_(False)
+    for parameter in network.parameters():  # a fresh model's last layers are near zero and would hide the rest
+        parameter += 0.1 * torch.randn(parameter.shape)
+    return network
+
+
+@pytest.fixture
+def runtime(model: WorldActionModel) -> Callable[..., Runtime]:
+    def make(execute_steps: int | None = None, stride: int = 1, **sampler: object) -> Runtime:
+        codec = SpaceTimeDCTCodec(patch=16, channels=24)
+        text = WordHashTextCodec(dim=16, length=6)
+        config = SamplerConfig(steps=2, **sampler)  # type: ignore[arg-type]
+        return Runtime(model, codec, text, [SPACE], config, stride, execute_steps, negative_prompt="blurry")
+
+    return make
+
+
+def see(step: int, robot: int = 0, task: str = "push red") -> Observation:
+    """What robot number `robot` sees at a step, whatever it does."""
+    generator = torch.Generator().manual_seed(1000 * robot + step)
+    frame = torch.rand(3, SIZE, SIZE, generator=generator) * 2 - 1
+    return Observation(frame, torch.rand(2, generator=generator), task)
+
+
+def run(runtime: Runtime, session: Session, steps: Sequence[int], robot: int = 0, task: str = "push red") -> Tensor:
+    return torch.stack([runtime.act([session], [see(step, robot, task)])[0] for step in steps])
+
+
+def frames(runtime: Runtime, steps: Sequence[int]) -> Tensor:
+    return torch.stack([see(step).frame for step in steps], dim=1)[None]
+
+
+def same(first: KVCache, second: KVCache, tolerance: float = 1e-5) -> None:
+    assert first.layout.position.tolist() == second.layout.position.tolist()
+    for a, b in zip((*first.keys, *first.values), (*second.keys, *second.values), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
+
+
+def test_the_cache_holds_what_was_observed(runtime: Callable[..., Runtime], model: WorldActionModel):
+    loop = runtime()
+    session = loop.new_session(seed=0)
+    run(loop, session, range(9))
+    codec = loop.video_codec
+    context = session.branches[0].context
+    first = model.write_observation(codec.encode(frames(loop, [0])), context)
+    both = model.write_observation(codec.encode(frames(loop, range(9)))[:, :, 1:], context, first)
+    assert session.branches[0].cache.frames == 3
+    same(session.branches[0].cache, both)
+    imagined = model.write_observation(session.dream.latents[None], context, first)
+    assert not torch.allclose(imagined.keys[-1], both.keys[-1], atol=1e-2)
+
+
+def test_imagination_leaves_no_trace(runtime: Callable[..., Runtime]):
+    """Two robots that see the same and dream differently remember the same."""
+    loop = runtime()
+    sessions = [loop.new_session(seed) for seed in (0, 1)]
+    for session in sessions:
+        run(loop, session, range(17))
+    assert not torch.equal(sessions[0].dream.latents, sessions[1].dream.latents)
+    same(sessions[0].branches[0].cache, sessions[1].branches[0].cache, tolerance=0)
+
+
+def test_guidance_remembers_on_both_branches(runtime: Callable[..., Runtime]):
+    loop = runtime(guidance=2.0, solver="unipc")
+    session = loop.new_session(seed=0)
+    run(loop, session, range(9))
+    positive, negative = (branch.cache for branch in session.branches)
+    assert positive.frames == negative.frames == 3
+    assert not torch.equal(positive.values[-1], negative.values[-1])
+
+
+def test_a_full_window_starts_again_on_the_newest_frame(runtime: Callable[..., Runtime], model: WorldActionModel):
+    loop = runtime()
+    session = loop.new_session(seed=0)
+    seen = []
+    for step in range(STEPS * (CHUNKS + 2)):
+        run(loop, session, [step])
+        if step % STEPS == 0:
+            seen.append((session.branches[0].cache.frames, session.dream.starts_window))
+    assert seen == [(1, True), (3, False), (5, False), (1, True), (3, False)]
+    latent = loop.video_codec.encode(frames(loop, [STEPS * CHUNKS]))
+    after_restart = model.write_observation(latent, session.branches[0].context)
+    assert torch.allclose(session.branches[0].cache.keys[0][:, : after_restart.keys[0].shape[1]], after_restart.keys[0])
+
+
+def test_a_new_task_ends_the_chunk_and_the_window(runtime: Callable[..., Runtime]):
+    loop = runtime()
+    session = loop.new_session(seed=0)
+    run(loop, session, range(11))
+    assert (session.chunks, len(session.queue)) == (2, 5)
+    run(loop, session, [11], task="touch blue")
+    assert (session.chunks, len(session.queue)) == (3, 7)
+    assert session.dream.starts_window
+    assert session.branches[0].cache.frames == 1
+    run(loop, session, range(12, 20), task="touch blue")
+    assert (session.chunks, session.branches[0].cache.frames) == (4, 3)
+
+
+@pytest.mark.parametrize("executed", [1, 4, 7])
+def test_part_of_a_chunk_starts_the_window_again(runtime: Callable[..., Runtime], executed: int):
+    """Only whole observed blocks may enter the cache."""
+    loop = runtime(execute_steps=executed)
+    session = loop.new_session(seed=0)
+    for step in range(2 * executed + 1):
+        run(loop, session, [step])
+        assert session.branches[0].cache.frames == 1
+        assert session.dream.starts_window
+    assert session.chunks == 3
+
+
+def test_every_stride_th_frame_is_remembered(model: WorldActionModel, runtime: Callable[..., Runtime]):
+    """A chunk of 8 actions at stride 1 or, were the model one of 16 actions, frames 0, 2, 4, ... at stride 2."""
+    loop = runtime(stride=2)
+    loop.chunk_steps = loop.execute_steps = 16
+    session = loop.new_session(seed=0)
+    session.queue = [torch.zeros(2)] * 16
+    session.task = "push red"
+    run(loop, session, range(16))
+    assert len(session.frames) == 8
+    assert all(torch.equal(kept, see(2 * i).frame) for i, kept in enumerate(session.frames))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_a_batch_equals_single_runs(runtime: Callable[..., Runtime], guidance: float):
+    """Three robots; the second is told something new at step 3, so it stands elsewhere in its window from then on."""
+    loop = runtime(guidance=guidance)
+
+    def task(robot: int, step: int) -> str:
+        return ("push red", "touch blue" if step >= 3 else "push red", "push green")[robot]
+
+    together = [loop.new_session(seed) for seed in range(3)]
+    alone = [loop.new_session(seed) for seed in range(3)]
+    places = set()
+    for step in range(20):
+        seen = [see(step, robot, task(robot, step)) for robot in range(3)]
+        batch = loop.act(together, seen)
+        single = [loop.act([session], [what])[0] for session, what in zip(alone, seen, strict=True)]
+        torch.testing.assert_close(torch.stack(batch), torch.stack(single), rtol=0, atol=1e-5)
+        places.add(tuple(session.branches[0].cache.frames for session in together))
+    assert places == {(1, 1, 1), (3, 1, 3), (3, 3, 3), (5, 3, 5), (5, 5, 5)}
+    for one, other in zip(together, alone, strict=True):
+        same(one.branches[0].cache, other.branches[0].cache)
+
+
+def test_sessions_share_no_storage(runtime: Callable[..., Runtime]):
+    loop = runtime()
+    sessions = [loop.new_session(seed) for seed in range(2)]
+    for step in range(9):
+        loop.act(sessions, [see(step, robot) for robot in range(2)])
+    before = sessions[0].branches[0].cache.keys[0].clone()
+    sessions[1].branches[0].cache.keys[0].zero_()
+    assert torch.equal(sessions[0].branches[0].cache.keys[0], before)
+
+
+def test_given_actions_are_simulated_and_given_video_is_labelled(runtime: Callable[..., Runtime]):
+    loop = runtime()
+    dream = loop.plan([loop.new_session(0)], [see(0)])[0]
+    given = torch.rand(STEPS, 2) * 0.1 + see(0).state
+    simulated = loop.plan([loop.new_session(0)], [see(0)], given_action=[given])[0]
+    torch.testing.assert_close(simulated.actions, given)
+    assert not torch.equal(simulated.latents, dream.latents)
+    latents = loop.video_codec.encode(frames(loop, range(9)))[0, :, 1:]
+    labelled = loop.plan([loop.new_session(0)], [see(0)], given_latents=[latents])[0]
+    assert torch.equal(labelled.latents, latents)
+    assert not torch.equal(labelled.actions, dream.actions)
+
+
+def test_imagined_frames_follow_the_anchor(runtime: Callable[..., Runtime]):
+    loop = runtime()
+    dream = loop.plan([loop.new_session(0)], [see(0)])[0]
+    video = loop.imagine(dream)
+    assert video.shape == (8, 3, SIZE, SIZE)
+    assert video.abs().max() <= 1
+
+
+def test_actions_are_anchored_at_the_chunks_first_state(runtime: Callable[..., Runtime]):
+    """Every action of a chunk is relative to where the robot was when the chunk began, not to where it is now."""
+    loop = runtime()
+    session = loop.new_session(seed=0)
+    actions = run(loop, session, range(STEPS))
+    torch.testing.assert_close(actions, session.dream.actions)
+    moved = Observation(see(0).frame, see(0).state + 5.0, "push red")
+    again = loop.plan([loop.new_session(0)], [moved])[0]
+    torch.testing.assert_close(loop.plan([loop.new_session(0)], [see(0)])[0].actions, actions)
+    assert (again.actions - actions).mean() == pytest.approx(5.0, abs=1.0)  # the state token is clipped, too
+
+
+def test_cached_denoising_equals_the_training_forward(runtime: Callable[..., Runtime], model: WorldActionModel):
+    """With the state masked to itself: chunk by chunk over the session's cache = all at once with teacher forcing."""
+    assert model.config.state_self_only
+    loop = runtime()
+    session = loop.new_session(seed=0)
+    total = 1 + 2 * CHUNKS
+    generator = torch.Generator().manual_seed(1)
+    clean = loop.video_codec.encode(frames(loop, range(1 + STEPS * CHUNKS)))
+    noisy = NoisyWindow(
+        video=torch.randn(1, 24, total - 1, 2, 2, generator=generator),
+        video_timestep=torch.tensor([[900.0, 900.0, 300.0, 300.0, 20.0, 20.0]]),
+        action=torch.randn(1, STEPS * CHUNKS, 4, generator=generator),
+        action_timestep=torch.tensor([900.0, 300.0, 20.0]).repeat_interleave(STEPS)[None],
+        state=torch.randn(1, CHUNKS, 4, generator=generator),
+        category=torch.zeros(1, dtype=torch.int64),
+    )
+    video, action = [], []
+    for chunk in range(CHUNKS):
+        run(loop, session, range(STEPS * chunk, STEPS * chunk + 1))
+        branch = session.branches[0]
+        assert branch.cache.frames == 1 + 2 * chunk
+        f, a = slice(2 * chunk, 2 * chunk + 2), slice(STEPS * chunk, STEPS * (chunk + 1))
+        summary = model.summarise(see(STEPS * chunk).frame[None, None], branch.context)
+        part = NoisyWindow(
+            noisy.video[:, :, f],
+            noisy.video_timestep[:, f],
+            noisy.action[:, a],
+            noisy.action_timestep[:, a],
+            noisy.state[:, chunk : chunk + 1],
+            noisy.category,
+            summary=summary,
+        )
+        for outputs, output in zip((video, action), model.denoise(part, branch.context, branch.cache), strict=True):
+            outputs.append(output)
+        run(loop, session, range(STEPS * chunk + 1, STEPS * (chunk + 1)))
+    context = session.branches[0].context
+    anchors = torch.stack([see(STEPS * chunk).frame for chunk in range(CHUNKS)])[None]
+    window = NoisyWindow(**{**vars(noisy), "summary": model.summarise(anchors, context)})
+    full_video, full_action = model(window, clean[:, :, : total - 2], context)
+    torch.testing.assert_close(torch.cat(video, dim=2), full_video, rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.cat(action, dim=1), full_action, rtol=0, atol=1e-5)
