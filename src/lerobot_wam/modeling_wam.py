@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from lerobot_wam.codecs.text import TextCodec, WordHashTextCodec
 from lerobot_wam.codecs.video import SpaceTimeDCTCodec
 from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.data.views import tile_views
-from lerobot_wam.data.windows import hold_last, latent_frame_mask, real_chunks, steps_until_task_change
+from lerobot_wam.data.windows import cut_batch, hold_last, latent_frame_mask, real_chunks, steps_until_task_change
 from lerobot_wam.diffusion.objective import ObjectiveConfig, TrainingWindow, ragged_joint_loss
 from lerobot_wam.diffusion.sampler import SamplerConfig
 from lerobot_wam.diffusion.schedule import NoiseConfig
@@ -178,23 +179,31 @@ class WAMPolicy(PreTrainedPolicy):
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         generator.manual_seed(hash((int(self.noise_seed), int(self.steps_done), rank)) % 2**63)
         model = self.model if self.training else self.acting_model
-        window = self.training_window(batch)
-        chunks_B = real_chunks(window.action_mask.any(dim=2), window.frame_mask, window.state.shape[1])
-        losses = ragged_joint_loss(model, window, chunks_B, self.objective, generator)
+        frame_real, action_real = self._real_steps(batch)
+        frame_mask = latent_frame_mask(~frame_real, self.video_codec.temporal_stride)
+        chunks_B = real_chunks(action_real, frame_mask, self.config.max_chunks)
+        losses = ragged_joint_loss(model, partial(self.training_window, batch), chunks_B, self.objective, generator)
         parts = {"video_loss": losses.video, "action_loss": losses.action}
         if self.model.config.auxiliary_bc:
             parts["bc_loss"] = losses.auxiliary_bc
         log = {name: value.detach().mean().item() for name, value in parts.items()}
         return (losses.total if reduction == "none" else losses.total.mean()), log
 
-    def training_window(self, batch: dict[str, Any]) -> TrainingWindow:
-        """Turn LeRobot's batch into clean latents, normalised actions and masks."""
+    def training_window(self, batch: dict[str, Any], rows: Tensor | None = None, chunks: int = 0) -> TrainingWindow:
+        """Turn LeRobot's batch into clean latents, normalised actions and masks.
+
+        Args:
+            batch: LeRobot's batch, see `forward`.
+            rows: Samples to take; None takes all.
+            chunks: Chunks to keep; 0 keeps all.
+        """
         config, space = self.config, self.action_spaces[self.category]
-        spec = space.spec
+        spec, steps, chunks = space.spec, config.chunk_steps, chunks or config.max_chunks
+        if rows is not None:
+            batch = cut_batch(batch, rows, 1 + chunks * steps // config.video_stride, chunks * steps)
         pixels_BTCHW = self._tiled(batch) * 2 - 1
-        batch_size, frames = pixels_BTCHW.shape[:2]
-        device, steps, chunks = pixels_BTCHW.device, config.chunk_steps, config.max_chunks
-        frame_real, action_real = self._real_steps(batch, batch_size, frames, device)
+        batch_size, device = len(pixels_BTCHW), pixels_BTCHW.device
+        frame_real, action_real = self._real_steps(batch)
         if self._task_horizon is not None:
             pixels_BTCHW = hold_last(pixels_BTCHW, frame_real)  # partly real latents must not show the next task
         frame_mask = latent_frame_mask(~frame_real, self.video_codec.temporal_stride)
@@ -322,24 +331,26 @@ class WAMPolicy(PreTrainedPolicy):
             for frame, state, task in zip(frames, states, tasks, strict=True)
         ]
 
-    def _real_steps(
-        self, batch: dict[str, Any], batch_size: int, frames: int, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
+    def _real_steps(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return which frames [B, T] and action steps [B, H] belong to the window's episode and task."""
-        config = self.config
+        stride = self.config.video_stride
         camera = self.action_spaces[self.category].spec.cameras[0].key
-        frame_pad = batch.get(f"{camera}_is_pad")
-        action_pad = batch.get("action_is_pad")
-        steps = config.max_chunks * config.chunk_steps
-        frame_real = torch.ones(batch_size, frames, dtype=torch.bool) if frame_pad is None else ~frame_pad.bool()
-        action_real = torch.ones(batch_size, steps, dtype=torch.bool) if action_pad is None else ~action_pad.bool()
-        frame_real, action_real = frame_real.to(device), action_real.to(device)
+        view = batch[camera]
+        batch_size, frames, device = view.shape[0], view.shape[1], view.device
+        steps = (frames - 1) * stride
+
+        def real(flags: Tensor | None, count: int) -> Tensor:
+            everything = torch.ones(batch_size, count, dtype=torch.bool, device=device)
+            return everything if flags is None else ~flags.to(device, torch.bool)
+
+        frame_real = real(batch.get(f"{camera}_is_pad"), frames)
+        action_real = real(batch.get("action_is_pad"), steps)
         if batch.get(ACTION) is None:
             action_real = torch.zeros_like(action_real)
         if self._task_horizon is not None and "index" in batch:
             horizon = self._task_horizon[batch["index"].flatten().cpu()].to(device)[:, None]
             # The frame right after a chunk's last action may already carry the next text (spec §2.3).
-            frame_real &= torch.arange(frames, device=device) * config.video_stride <= horizon
+            frame_real &= torch.arange(frames, device=device) * stride <= horizon
             action_real &= torch.arange(steps, device=device) < horizon
         return frame_real, action_real
 

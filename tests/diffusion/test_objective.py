@@ -1,6 +1,7 @@
 """The loss is batch-correct, honours masks, and trains without actions; noise modes draw what they say."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -172,11 +173,29 @@ def test_decoupled_levels_per_step_and_pure_noise() -> None:
         NoiseConfig(mode="flash")  # type: ignore[arg-type]
 
 
+def cut(window: TrainingWindow, rows: Tensor, chunks: int) -> TrainingWindow:
+    frames, steps = slice(1 + 2 * chunks), slice(STEPS * chunks)
+    picked = {k: v[rows] for k, v in window.__dict__.items() if isinstance(v, Tensor) and k != "channel_weight"}
+    return replace(
+        window,
+        **picked
+        | {
+            "latent": picked["latent"][:, :, frames],
+            "frame_mask": picked["frame_mask"][:, frames],
+            "action": picked["action"][:, steps],
+            "action_mask": picked["action_mask"][:, steps],
+            "state": picked["state"][:, :chunks],
+            "anchor_frame": picked["anchor_frame"][:, :chunks],
+        },
+    )
+
+
 def test_ragged_windows_lose_what_they_lose_alone(model: WorldActionModel) -> None:
-    window = make_window()
+    window, config = make_window(), ObjectiveConfig()
     counts = torch.tensor([3, 1, 3])
-    ragged = ragged_joint_loss(model, window, counts, ObjectiveConfig(), torch.Generator().manual_seed(5))
     generator = torch.Generator().manual_seed(5)
-    short = joint_loss(model, window.cut(torch.tensor([1]), 1), ObjectiveConfig(), generator)
-    long = joint_loss(model, window.cut(torch.tensor([0, 2]), 3), ObjectiveConfig(), generator)
+    ragged = ragged_joint_loss(model, partial(cut, window), counts, config, generator)
+    generator = torch.Generator().manual_seed(5)
+    short = joint_loss(model, cut(window, torch.tensor([1]), 1), config, generator)
+    long = joint_loss(model, cut(window, torch.tensor([0, 2]), 3), config, generator)
     torch.testing.assert_close(ragged.total, torch.stack([long.total[0], short.total[0], long.total[1]]))

@@ -3,6 +3,9 @@
 Offsets are counted in control steps from the window's first frame.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -47,6 +50,27 @@ def latent_frame_mask(frame_is_pad: Tensor, frames_per_latent: int) -> Tensor:
     first = ~frame_is_pad[:, :1]
     later = ~frame_is_pad[:, 1:].unflatten(1, (-1, frames_per_latent)).any(dim=2)
     return torch.cat([first, later], dim=1)
+
+
+def cut_batch(batch: Mapping[str, Any], rows: Tensor, frames: int, steps: int) -> dict[str, Any]:
+    """Return some samples of a LeRobot batch, cut after a number of frames and action steps.
+
+    Args:
+        batch: Values per sample: tensors [B, T, ...] under `observation.*`, [B, H, ...] under `action*`, tensors [B]
+            and lists of B under other keys. Anything else is passed on.
+        rows: Indices of the samples [R].
+        frames: Frames to keep.
+        steps: Action steps to keep.
+    """
+    cut: dict[str, Any] = {}
+    for key, value in batch.items():
+        if isinstance(value, Tensor):
+            picked = value[rows.to(value.device)]
+            length = frames if key.startswith("observation.") else steps if key.startswith("action") else None
+            cut[key] = picked if length is None else picked[:, :length]
+        else:
+            cut[key] = [value[row] for row in rows.tolist()] if isinstance(value, list) else value
+    return cut
 
 
 def real_chunks(action_real: Tensor, frame_mask: Tensor, chunks: int) -> Tensor:

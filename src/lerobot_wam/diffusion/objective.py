@@ -4,6 +4,7 @@ L = 1/B sum_b w_b (video_b + action_b), each averaged over its own sample's real
 denominator crosses samples, so batch size, accumulation and process count never change it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -69,26 +70,6 @@ class TrainingWindow:
     weight: Tensor | None = None
     channel_weight: Tensor | None = None
 
-    def cut(self, rows: Tensor, chunks: int) -> "TrainingWindow":
-        """Return the samples `rows` [R], cut after their first `chunks` chunks."""
-        total = self.state.shape[1]
-        frames = 1 + (self.latent.shape[2] - 1) // total * chunks
-        steps = self.action.shape[1] // total * chunks
-        return TrainingWindow(
-            latent=self.latent[rows, :, :frames],
-            frame_mask=self.frame_mask[rows, :frames],
-            action=self.action[rows, :steps],
-            action_mask=self.action_mask[rows, :steps],
-            state=self.state[rows, :chunks],
-            category=self.category[rows],
-            text=self.text[rows],
-            anchor_frame=self.anchor_frame[rows, :chunks],
-            image=None if self.image is None else self.image[rows],
-            condition=None if self.condition is None else self.condition[rows, :, :frames],
-            weight=None if self.weight is None else self.weight[rows],
-            channel_weight=self.channel_weight,
-        )
-
 
 @dataclass(frozen=True)
 class Losses:
@@ -102,7 +83,7 @@ class Losses:
 
 def ragged_joint_loss(
     model: WorldActionModel,
-    window: TrainingWindow,
+    window_of: Callable[[Tensor, int], TrainingWindow],
     chunks_B: Tensor,
     config: ObjectiveConfig,
     generator: torch.Generator | None = None,
@@ -111,7 +92,7 @@ def ragged_joint_loss(
 
     Args:
         model: The network.
-        window: Clean data.
+        window_of: Builds the window of some samples (row indices), cut after a number of chunks.
         chunks_B: Chunks of each sample that hold anything real, int64 [B].
         config: Terms and averaging.
         generator: CPU generator of all random draws.
@@ -122,7 +103,7 @@ def ragged_joint_loss(
     rows, parts = [], []
     for chunks in chunks_B.unique().tolist():
         rows.append((chunks_B == chunks).nonzero().flatten())
-        parts.append(joint_loss(model, window.cut(rows[-1], chunks), config, generator))
+        parts.append(joint_loss(model, window_of(rows[-1], chunks), config, generator))
     order = torch.cat(rows).argsort()
     return Losses(*(torch.cat([getattr(part, f.name) for part in parts])[order] for f in fields(Losses)))
 

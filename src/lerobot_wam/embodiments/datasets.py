@@ -99,7 +99,8 @@ def check_dataset(spec: EmbodimentSpec, features: Features, fps: float) -> None:
     if missing:
         raise EmbodimentMismatchError(
             f"embodiment {spec.name!r} needs the camera {', '.join(missing)}; the dataset has "
-            f"{', '.join(have) or 'none'}: rename the camera (--rename_map), or let the dataset decide with --policy.embodiment=auto"
+            f"{', '.join(have) or 'none'}: rename the camera (--rename_map), or let the dataset decide with "
+            "--policy.embodiment=auto"
         )
     if ACTION in features:
         _check_names(spec, features, ACTION, spec.action_names)
