@@ -52,7 +52,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "nano": {
         "chunk_steps": 8,
         "video_stride": 1,
-        "max_chunks": 4,
+        "max_chunks": 2,
         "image_size": (64, 64),
         "video_codec": "dct",
         "codec_patch": 16,
@@ -84,7 +84,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "auxiliary_bc_weight": 1.0,
         "early_anchor_weight": 4.0,
         "early_anchor_steps": 4,
-        "drop_n_last_frames": 10,
+        "drop_n_last_frames": 11,
         "solver": "euler",
         "num_inference_steps": 4,
         "guidance_scale": 1.0,

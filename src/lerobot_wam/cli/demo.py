@@ -16,20 +16,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="folder (default: outputs/demo)")
     parser.add_argument("--arm", default="viperx", help="viperx or so101 (default: viperx)")
     parser.add_argument("--episodes", type=int, help="episodes to record (default: 1600)")
-    parser.add_argument("--steps", type=int, help="training steps (default: 1000)")
+    parser.add_argument("--steps", type=int, help="training steps (default: 1500)")
     parser.add_argument("--seed", type=int, default=0, help="seed of recording and training (default: 0)")
     parser.add_argument("--quick", action="store_true", help="3 minutes, to see every step work; claims no success")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the demonstration."""
-    # Two pools of threads on few cores cost ten times the time of one; the data loader needs a core of its own.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) - 1)))
     from lerobot_wam.demo.plan import DemoPlan
-    from lerobot_wam.demo.run import run_demo
 
     plan = DemoPlan(args.out, args.arm, seed=args.seed, workers=os.cpu_count() or 1)
     plan = plan.shortened() if args.quick else plan
-    report = run_demo(plan.resized(args.episodes, args.steps))
+    plan = plan.resized(args.episodes, args.steps)
+    print(
+        f"{plan.arm}: record {plan.episodes} episodes, train {plan.steps} steps, evaluate, dream; in {plan.folder}\n"
+        "loading LeRobot ...",
+        flush=True,
+    )
+    from lerobot_wam.demo.run import run_demo
+
+    report = run_demo(plan)
     print(f"\nreport: {report}")
     return 0

@@ -5,7 +5,7 @@ the actions that make them happen. Writes dream.mp4, filmstrip.png, actions.svg 
 
 examples:
   lerobot-wam dream --policy.path=outputs/demo/train/checkpoints/last/pretrained_model \\
-      --dataset.root=outputs/demo/data --episode=3
+      --dataset.root=outputs/demo/held_out --episode=3
   lerobot-wam dream --policy.path=... --dataset.root=... --loop=open --chunks=4 --task="touch the blue cube" --gif
   lerobot-wam dream --policy.path=... --image=desk.png --task="push the red cube away"
 """
@@ -30,7 +30,12 @@ MAX_DEFAULT_CHUNKS = 4
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
     parser.add_argument(
-        "--policy.path", dest="policy_path", type=Path, required=True, metavar="DIR", help="checkpoint folder"
+        "--policy.path",
+        dest="policy_path",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="checkpoint folder on this disk",
     )
     start = parser.add_argument_group("where to start")
     start.add_argument("--dataset.root", dest="root", type=Path, metavar="DIR", help="folder of a LeRobotDataset")

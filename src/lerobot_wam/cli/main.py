@@ -5,6 +5,7 @@ libraries inside `run` only, so that help is shown at once.
 """
 
 import argparse
+import logging
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = [words[0]] if words and words[0] in verbs() else verbs()
     parser = _parser({name: import_module(f"lerobot_wam.cli.{name}") for name in asked})
     args = parser.parse_args(words)
+    # Without the system's FFmpeg, LeRobot logs an eighty-line traceback for each dataset and goes on with PyAV.
+    logging.getLogger("lerobot.utils.import_utils").setLevel(logging.ERROR)
     try:
         return args.run(args)
     except KeyboardInterrupt:

@@ -48,8 +48,8 @@ class DemoPlan:
     folder: Path
     arm: str = "viperx"
     episodes: int = 1600
-    shares: str = "single:12,two_stage:3,play:1"
-    steps: int = 1000
+    shares: str = "single:14,two_stage:1,play:1"
+    steps: int = 1500
     batch_size: int = 32
     eval_episodes: int = 240
     control_episodes: int = 96
@@ -118,6 +118,7 @@ class DemoPlan:
         return [
             f"--dataset.repo_id=local/{self.dataset.name}",
             f"--dataset.root={self.dataset}",
+            "--dataset.video_backend=pyav",
             "--policy.type=wam",
             "--policy.preset=nano",
             "--policy.device=cpu",
@@ -129,8 +130,7 @@ class DemoPlan:
             f"--log_freq={max(1, self.steps // 100)}",
             f"--seed={self.seed}",
             "--env_eval_freq=0",
-            "--num_workers=1",
-            "--dataloader_multiprocessing_context=fork",
+            "--num_workers=0",
         ]
 
     @property

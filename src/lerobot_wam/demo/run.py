@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from lerobot_wam.demo.plan import EVALUATION_SEED, DemoPlan
 from lerobot_wam.demo.steps import control_step, eval_step, record_step, train_step
@@ -43,7 +42,6 @@ def run_demo(plan: DemoPlan) -> Path:
     Timings of steps that were done in an earlier run are kept from there.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(max(1, torch.get_num_threads()))
     stages = _Stages(plan.folder / "timings.json")
     stages.time("record", f"{plan.episodes} episodes", lambda: record_step(plan))
     curve = stages.time("train", f"{plan.steps} steps of {plan.batch_size} windows", lambda: train_step(plan))

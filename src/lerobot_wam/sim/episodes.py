@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lerobot_wam.sim.arms import get_arm
-from lerobot_wam.sim.experts import PlayExpert, TaskExpert
+from lerobot_wam.sim.experts import PUSH_HEIGHT, TRAVEL_HEIGHT, InverseKinematics, PlayExpert, TaskExpert
 from lerobot_wam.sim.tabletop import Tabletop
-from lerobot_wam.sim.tasks import Judge, Task, place_cubes, select_tasks
+from lerobot_wam.sim.tasks import WORK_AREA, Judge, Task, place_cubes, select_tasks
 
 PLAY = "play"
 """The part of `Recipe.tasks` that records goal-free play, and the text of its episodes."""
@@ -35,6 +35,9 @@ class Recipe:
     """Recordings of different seeds share no scene, and none shares one with an evaluation."""
     noise: float = 0.015
     """Standard deviation of the noise on executed joint targets (rad); labels stay clean (DART)."""
+    scattered_starts: float = 0.5
+    """Share of task episodes that start with the arm anywhere above the table, often close to a cube, instead of at
+    home. A policy that has missed finds itself there, and a new window must know how to go on."""
     hold_steps: int = 4
     """Steps recorded after success, the arm at rest."""
     play_steps: tuple[int, int] = (16, 24)
@@ -116,10 +119,32 @@ class _Tape:
         )
 
 
+def _scatter(world: Tabletop, rng: np.random.Generator) -> None:
+    """Put the tip at a random point, near a cube or over the table; stay at home where that would move a cube."""
+    home, cubes = world.joints, world.cubes
+    low, high = np.array(WORK_AREA).T
+    if rng.random() < 0.5:
+        angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.03, 0.08)
+        xy = cubes[rng.integers(len(cubes)), :2] + distance * np.array([np.cos(angle), np.sin(angle)])
+    else:
+        xy = rng.uniform(low, high)
+    target = np.array([*xy, rng.uniform(PUSH_HEIGHT, 2 * TRAVEL_HEIGHT)])
+    joints, kinematics = home, InverseKinematics(world.scene)
+    for _ in range(4):
+        joints = kinematics.solve(joints, target)
+    before = world.data.qpos.copy()
+    world.place_arm(joints)
+    if np.abs(world.cubes - cubes).max() > 0.002:
+        world.data.qpos[:] = before
+        world.place_arm(home)
+
+
 def _try_task(world: Tabletop, recipe: Recipe, task: Task, rng: np.random.Generator) -> Episode | None:
     """Return one expert episode of `task`, or None where strict success was missed."""
     placement = place_cubes(rng, task)
     world.reset(placement.xy, placement.yaw)
+    if rng.random() < recipe.scattered_starts:
+        _scatter(world, rng)
     judge = Judge(task, world.cubes, world.tip)
     expert, tape = TaskExpert(world), _Tape(world, recipe, rng)
     for _ in range(50 * len(task.stages)):

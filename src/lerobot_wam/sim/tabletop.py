@@ -220,6 +220,12 @@ class Tabletop:
             data.qpos[address : address + 7] = (*cube_xy[index], CUBE_HALF, np.cos(half), 0, 0, np.sin(half))
         mujoco.mj_step(self.scene.model, data, nstep=_SETTLE_STEPS)
 
+    def place_arm(self, joints: np.ndarray) -> None:
+        """Put the arm at `joints` (dof,), in radians, at rest; whatever it touches there is pushed away."""
+        self.data.qpos[self.scene.joint_qpos] = self.data.ctrl[:] = joints
+        self.data.qvel[:] = 0
+        mujoco.mj_step(self.scene.model, self.data, nstep=SUBSTEPS)
+
     def step(self, target: np.ndarray) -> None:
         """Hold the joint targets `target` (dof,), in radians, for one control step; they are clipped to the limits."""
         self.data.ctrl[:] = np.clip(target, self.scene.joint_low, self.scene.joint_high)

@@ -1,0 +1,254 @@
+"""What the documents say is true: their commands parse, their links lead somewhere, their numbers are the measured."""
+
+import dataclasses
+import importlib.util
+import json
+import re
+import shlex
+import string
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import draccus
+import pytest
+from lerobot.configs import parser
+from lerobot.configs.eval import EvalPipelineConfig
+from lerobot.configs.train import TrainPipelineConfig
+
+import lerobot_wam.plugin  # noqa: F401
+from lerobot_wam.cli import main as command_line
+from lerobot_wam.configuration_wam import WAMConfig
+from lerobot_wam.embodiments.schema import load_yaml
+from lerobot_wam.embodiments.spec import EmbodimentSpec
+from lerobot_wam.sim.config_tabletop import WAMTabletopEnv
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    {
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "model_cards").glob("*.md"),
+        *(ROOT / "benchmarks").glob("*.md"),
+    }
+)
+SCRIPTS = sorted(ROOT.glob("examples/*.sh"))
+PIPELINES = {"lerobot-train": TrainPipelineConfig, "lerobot-eval": EvalPipelineConfig}
+CHOSEN = {"policy": WAMConfig, "env": WAMTabletopEnv}
+ASSIGNMENT = re.compile(r"(\w+)=(?:\$\{\w+:-(?P<default>[^}]*)\}|(?P<value>\S+))")
+
+
+def load_module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def shell_texts() -> Iterator[tuple[str, str]]:
+    """Where and what of everything that a reader may type."""
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        for number, block in enumerate(re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)):
+            yield f"{path.relative_to(ROOT)}:{number}", block
+        for number, code in enumerate(re.findall(r"`(lerobot-[^`]+ --[^`]+|make [^`]+)`", text)):
+            yield f"{path.relative_to(ROOT)}:inline{number}", code.replace("\n", " ")
+    for path in SCRIPTS:
+        yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
+        comments = re.findall(r"^#   (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        yield f"{path.relative_to(ROOT)}:comments", "\n".join(comments)
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """Every command in them, with variables replaced by what they are set to above it."""
+    for where, text in shell_texts():
+        variables: dict[str, str] = {}
+        for line in text.replace("\\\n", " ").splitlines():
+            words = shlex.split(string.Template(line).safe_substitute(variables), comments=True)
+            assignment = ASSIGNMENT.fullmatch(line)
+            if assignment:
+                variables[assignment[1]] = assignment["default"] or assignment["value"]
+            elif words:
+                yield where, words
+
+
+def commands_of(program: str) -> list[Any]:
+    found = [(where, words[1:]) for where, words in commands() if words[0] == program]
+    return [pytest.param(words, id=f"{where} {' '.join(words)[:60]}") for where, words in found]
+
+
+def flag(word: str) -> tuple[str, str]:
+    assert re.fullmatch(r"--[\w.]+=.+", word), f"{word!r} is not of the form --name=value"
+    name, _, value = word.removeprefix("--").partition("=")
+    return name, value
+
+
+def check_name(config: type, name: str) -> None:
+    """Follow a dotted flag through the configuration's fields."""
+    first, _, rest = name.partition(".")
+    names = {field.name for field in dataclasses.fields(config) if field.init}
+    assert first in names, f"{config.__name__} has no {first!r}"
+    kind: Any = typing.get_type_hints(config)[first]
+    kind = CHOSEN.get(first, next((k for k in typing.get_args(kind) if dataclasses.is_dataclass(k)), kind))
+    if rest and rest not in ("type", "path"):
+        assert dataclasses.is_dataclass(kind), f"{name}: {first} has no parts"
+        check_name(typing.cast(type, kind), rest)
+
+
+# Commands
+
+
+@pytest.mark.parametrize("words", commands_of("lerobot-wam"))
+def test_lerobot_wam_parses(words: list[str]):
+    modules = {verb: importlib.import_module(f"lerobot_wam.cli.{verb}") for verb in command_line.verbs()}
+    command_line._parser(modules).parse_args(words)
+
+
+@pytest.mark.parametrize("program", PIPELINES)
+def test_the_documents_show_it(program: str):
+    assert commands_of(program)
+    assert commands_of("lerobot-wam")
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [pytest.param(p, *found.values, id=found.id) for p in PIPELINES for found in commands_of(p)],
+)
+def test_lerobot_takes_every_flag(program: str, words: list[str], monkeypatch: pytest.MonkeyPatch):
+    """Names exist, and LeRobot's own parser reads the values; what depends on a checkpoint stays unread."""
+    flags = dict(flag(word) for word in words)
+    for name in flags.keys() - {"config_path"}:
+        check_name(PIPELINES[program], name)
+    monkeypatch.setattr("sys.argv", [program])  # the configurations look at the command line themselves
+    own = {name: value for name, value in flags.items() if name.startswith("policy.")}
+    if "policy.path" in flags or "config_path" in flags:
+        settings = [f"--{name.removeprefix('policy.')}={value}" for name, value in own.items() if name != "policy.path"]
+        draccus.parse(WAMConfig, args=settings)
+        flags = {name: value for name, value in flags.items() if name not in own and name != "config_path"}
+    if program == "lerobot-train":
+        flags.setdefault("dataset.repo_id", "local/any")
+    parsed = draccus.parse(PIPELINES[program], args=[f"--{name}={value}" for name, value in flags.items()])
+    assert parsed is not None
+    assert parser.get_type_arg("policy", words) in (None, "wam")
+    assert parser.get_type_arg("env", words) in (None, "wam_tabletop")
+
+
+def test_named_flags_exist():
+    """Flags in running text and tables, such as `--policy.video_stride`."""
+    for path in DOCUMENTS:
+        for name in re.findall(r"`--([\w.]+\.[\w]+)[`=]", path.read_text(encoding="utf-8")):
+            if name.partition(".")[0] in CHOSEN:
+                check_name(TrainPipelineConfig, name)
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    asked = {words[1] for _, words in commands() if words[0] == "make" and len(words) > 1}
+    assert {"demo", "test"} <= asked
+    assert asked <= targets
+
+
+# Text
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path):
+    def anchors(file: Path) -> set[str]:
+        headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def test_the_yaml_of_the_documents_is_an_embodiment():
+    text = (ROOT / "docs/embodiments.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    EmbodimentSpec.from_dict(load_yaml(block, "docs"), where="docs").check_chunk()
+
+
+def test_the_picture_of_attention_is_drawn_from_the_code():
+    drawn = load_module(ROOT / "docs/attention.py").svg()
+    assert (ROOT / "docs/attention.svg").read_text(encoding="utf-8") == drawn, "run python docs/attention.py"
+
+
+# Numbers
+
+
+def test_the_results_tables_are_up_to_date():
+    assert load_module(ROOT / "benchmarks/fill_results.py").main(["--check"]) == 0, "run benchmarks/fill_results.py"
+
+
+def test_results_become_rows(tmp_path: Path):
+    fill = load_module(ROOT / "benchmarks/fill_results.py")
+    assert fill.readme_table(tmp_path).count("not yet measured") == 4
+    outcome = {"successes": 9, "n_episodes": 10}
+    scores = {"psnr": 20.0, "psnr_moving": 12.0, "ssim": 0.9}
+    metrics = {
+        "success_rate": 0.9,
+        "n_episodes": 10,
+        "success_wilson_95": [0.6, 0.98],
+        "success_by_condition": {"policy": outcome, "two-stage": outcome, "hold still": outcome | {"successes": 0}},
+        "success_by_task": {"touch | it": {"successes": 1, "episodes": 2}},
+        "video_scores": {"imagined": scores, "copy": scores | {"psnr_moving": 10.5}},
+        "chunk_latency_p50_ms": 21.34,
+        "seconds": {"record": 60.0, "train": 540.0},
+        "plan": {"quick": False, "dreams": 24, "steps": 1000},
+    }
+    machine = {"processor": "A processor", "cores": "2 usable", "accelerator": "none"}
+    record = {"command": "make it", "date": "2026-01-02T03:04", "commit": "abc", "machine": machine, "metrics": metrics}
+    file = tmp_path / "nano_demo_viperx.json"
+    file.write_text(json.dumps(record))
+    rows = fill.readme_table(tmp_path)
+    tail = "| A processor, cores: 2 usable | 2026-01-02 | `abc` | `make it` |"
+    assert f"| success on 12 tasks, unseen scenes (ViperX) | 90 % | 9 of 10, 60–98 % {tail}" in rows
+    assert "| hold still 0 % | 10 each |" in rows
+    assert "| +1.5 dB PSNR of moving pixels (12.0, 10.5) | 24 held-out clips |" in rows
+    assert "| 10 min | one run |" in rows
+    page = fill.results_page(tmp_path)
+    assert r"| touch \| it | 50 % | 1 of 2, 9–91 % |" in page
+    assert "| train | 540 |" in page
+    file.write_text(json.dumps(record | {"metrics": metrics | {"plan": {"quick": True}}}))
+    with pytest.raises(ValueError, match="quick"):
+        fill.readme_table(tmp_path)
+    file.write_text(json.dumps({"metrics": {}}))
+    with pytest.raises(ValueError, match="lacks command, date, commit, machine"):
+        fill.readme_table(tmp_path)
+
+
+def test_costs_become_rows(tmp_path: Path):
+    fill = load_module(ROOT / "benchmarks/fill_results.py")
+    record = {"command": "c", "date": "2026-01-02", "commit": "abc", "machine": "M"}
+    training = {"frames_per_sample": 33, "train_step_ms_p50": 210.2}
+    step_cost = {
+        "batch_size": 32,
+        "actions_per_chunk": 8,
+        "repetitions": 30,
+        "threads": 1,
+        "train": {"wam_nano": training, "act_resnet18": training},
+        "act": {"wam_nano, 4 steps": {"chunk_latency_p50_ms": 20.04}},
+    }
+    episode = {
+        "chunks": 50,
+        "repetitions": 10,
+        "first_window_chunk_ms_mean": 20.0,
+        "last_window_chunk_ms_mean": 21.0,
+        "last_over_first_window_cost": 1.05,
+        "chunk_ms_median": [20.0] * 50,
+    }
+    for name, metrics in {"step_cost": step_cost, "step_cost_cuda": step_cost, "long_episode": episode}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(record | {"metrics": metrics}))
+    rows = fill.readme_table(tmp_path)
+    assert "| training step, batch of 32 | wam_nano 210 ms (33 frames a sample) | median of 30, threads: 1 |" in rows
+    assert "| chunk of 8 actions (GPU) | wam_nano, 4 steps 20 ms |" in rows
+    assert "| 1.05 times the cost (20, 21 ms a chunk) | median of 10 episodes |" in rows
+    assert "| chunk ms median | 50 values, see the file |" in fill.results_page(tmp_path)
