@@ -146,6 +146,7 @@ class DemoPlan:
             f"--policy.save_predicted_video={str(condition.name == 'policy').lower()}",
             "--env.type=wam_tabletop",
             f"--env.arm={self.arm}",
+            "--env.visualization_size=128",
             *condition.flags,
             f"--eval.n_episodes={condition.episodes}",
             f"--eval.batch_size={min(48, condition.episodes)}",
