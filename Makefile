@@ -26,7 +26,8 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/lerobot-wam bench $(ARGS)
+	$(BIN)/python -m benchmarks.step_cost $(ARGS)
+	$(BIN)/python -m benchmarks.long_episode $(ARGS)
 
 setup: $(READY)
 

@@ -20,6 +20,7 @@ FLOORS = {
     "optimizer": 1,  # imports nothing of ours: the config's optimizer preset returns it
     "model_card": 1,  # likewise: the policy's push writes it
     "presets": 1,
+    "weights": 1,
     "configuration_wam": 2,
     "data": 2,
     "diffusion": 3,

@@ -3,9 +3,12 @@
 import dataclasses
 import importlib.util
 import json
+import os
 import re
 import shlex
 import string
+import subprocess
+import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,6 +153,26 @@ def test_make_targets_exist():
     asked = {words[1] for _, words in commands() if words[0] == "make" and len(words) > 1}
     assert {"demo", "test"} <= asked
     assert asked <= targets
+
+
+@pytest.mark.slow
+def test_the_examples_run(tmp_path: Path):
+    """As written, on a dataset that `lerobot-wam record` wrote; only the sizes are small."""
+    pytest.importorskip("mujoco")
+    sizes = {"STEPS": "2", "BATCH": "2", "EPISODES": "2", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | sizes | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def run(*words: str | Path) -> None:
+        subprocess.run(words, cwd=tmp_path, env=environment, check=True)
+
+    run("lerobot-wam", "record", "--root=data", "--episodes=4", "--workers=1")
+    run("bash", ROOT / "examples/train_on_your_dataset.sh", "data", "run")
+    checkpoint = "run/checkpoints/last/pretrained_model"
+    run("bash", ROOT / "examples/evaluate.sh", checkpoint, "eval")
+    run(sys.executable, ROOT / "examples/dream.py", checkpoint, "data")
+    assert (tmp_path / "run/dream/dream.mp4").is_file()
+    assert (tmp_path / "outputs/dream/report.html").is_file()
+    assert len(list(tmp_path.glob("eval/*/eval_info.json"))) == 3
 
 
 # Text

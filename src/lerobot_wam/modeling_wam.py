@@ -14,8 +14,6 @@ from lerobot.configs import parser
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
 from lerobot.utils.device_utils import resolve_safetensors_device
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lerobot_wam.codecs.text import TextCodec, WordHashTextCodec
@@ -38,6 +36,7 @@ from lerobot_wam.embodiments.statistics import read_columns
 from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.model_card import data_row, generate_card, robot_rows, training_rows
 from lerobot_wam.runtime.session import Observation, Runtime, Session
+from lerobot_wam.weights import read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -397,29 +396,8 @@ class WAMPolicy(PreTrainedPolicy):
     @classmethod
     def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
         """Load strictly, whatever `strict` says; weight averages are matched to what the configuration keeps."""
-        try:
-            state = load_file(model_file, device=resolve_safetensors_device(map_location))
-        except SafetensorError as error:
-            raise ValueError(f"{model_file} is damaged ({error}): copy or download it again") from error
-        averages = {k.removeprefix("ema_"): v for k, v in state.items() if k.startswith("ema_model.")}
-        if model.ema_model is None and averages:
-            state = {k: v for k, v in state.items() if not k.startswith("ema_model.")} | averages
-        elif model.ema_model is not None and not averages:
-            state |= {f"ema_{k}": v for k, v in state.items() if k.startswith("model.")}
-        expected = model.state_dict()
-        problems = [f"missing {k}" for k in expected.keys() - state.keys()]
-        problems += [f"unexpected {k}" for k in state.keys() - expected.keys()]
-        problems += [
-            f"{k} is {list(state[k].shape)}, expected {list(expected[k].shape)}"
-            for k in expected.keys() & state.keys()
-            if state[k].shape != expected[k].shape
-        ]
-        if problems:
-            raise ValueError(
-                f"{model_file} does not fit the configuration in {len(problems)} tensors: "
-                f"{'; '.join(sorted(problems)[:5])}{' ...' if len(problems) > 5 else ''}"
-            )
-        model.load_state_dict(state)
+        device = resolve_safetensors_device(map_location)
+        model.load_state_dict(read_weights(model_file, model.state_dict(), device))
         return model
 
 

@@ -1,0 +1,135 @@
+"""What the benchmarks share: options, the policy they measure, a stopwatch, and the file that a result goes to."""
+
+import argparse
+import json
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
+
+from lerobot_wam.configuration_wam import WAMConfig
+from lerobot_wam.embodiments.resolve import stored_embodiment
+from lerobot_wam.embodiments.spec import load_embodiment
+from lerobot_wam.embodiments.statistics import Columns
+from lerobot_wam.modeling_wam import WAMPolicy
+from lerobot_wam.report.environment import environment
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+MACHINE = ("Processor", "Cores", "Memory", "Accelerator", "System")
+"""What of `environment()` describes the machine; the rest are versions."""
+
+ARM = load_embodiment("wam_sim_viperx")
+JOINTS, SIZE, CAMERA, TASK = len(ARM.action), 64, f"{OBS_IMAGES}.front", "push the red cube left"
+FEATURES: dict[str, Any] = {
+    "input_features": {
+        CAMERA: PolicyFeature(FeatureType.VISUAL, (3, SIZE, SIZE)),
+        OBS_STATE: PolicyFeature(FeatureType.STATE, (JOINTS,)),
+    },
+    "output_features": {ACTION: PolicyFeature(FeatureType.ACTION, (JOINTS,))},
+}
+
+
+def options(description: str | None, repetitions: int) -> argparse.ArgumentParser:
+    """The options that every measurement has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    parser.add_argument("--device", default="cpu", choices=devices, help="default: cpu")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch on the CPU (default: 1)")
+    parser.add_argument("--repetitions", type=int, default=repetitions, help=f"default: {repetitions}")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and random inputs (default: 0)")
+    return parser
+
+
+def nano_policy(device: str, seed: int, **overrides: Any) -> WAMPolicy:
+    """The nano preset for the simulated ViperX with one 64x64 camera, as it is at the start of training.
+
+    Weights, and the recording that the action ranges come from, are random: no dataset is read.
+    """
+    rng, steps = np.random.default_rng(seed), 100
+    zeros = np.zeros(steps, dtype=np.int64)
+    action, state = rng.normal(size=(2, steps, JOINTS))
+    stored = stored_embodiment(ARM, Columns(zeros, np.arange(steps), zeros, action, state))
+    torch.manual_seed(seed)
+    config = WAMConfig(device=device, embodiment=ARM.name, embodiments={ARM.name: stored}, **FEATURES, **overrides)
+    return WAMPolicy(config).to(device)
+
+
+def milliseconds(device: str, work: Callable[[], object]) -> float:
+    """Wall time of `work`, whatever it queued on the device included."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return 1000 * (time.perf_counter() - started)
+
+
+def result_name(name: str, device: str) -> str:
+    """Name of a result: that of the script, and of the device where it is not the CPU."""
+    return name if device == "cpu" else f"{name}_{device}"
+
+
+def command_line(script: str, arguments: Sequence[str]) -> str:
+    """The command that repeats a run, typed at the root of the repository."""
+    return shlex.join(["python", "-m", f"benchmarks.{script}", *arguments])
+
+
+def current_commit() -> str:
+    """Short hash of the checkout, with -dirty where it has changes other than results."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changes = git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+        return git("rev-parse", "--short", "HEAD") + ("-dirty" if changes else "")
+    except (OSError, subprocess.CalledProcessError):  # a copy without its history
+        return "unknown"
+
+
+def write_result(
+    name: str,
+    metrics: Mapping[str, Any],
+    seed: int,
+    command: str,
+    *,
+    measured_on: Mapping[str, str] | None = None,
+    date: datetime | None = None,
+    commit: str | None = None,
+) -> Path:
+    """Write benchmarks/results/<name>.json and return its path.
+
+    Args:
+        name: File name without its ending.
+        metrics: Names with units to JSON values.
+        seed: Seed of the run.
+        command: What repeats it.
+        measured_on: What `environment()` said where it was measured; None for here.
+        date: When it was measured; None for now.
+        commit: Of the code that was measured; None for the checkout's.
+    """
+    found = environment() if measured_on is None else measured_on
+    result = {
+        "command": command,
+        "date": (date or datetime.now(UTC)).isoformat(timespec="seconds"),
+        "commit": commit or current_commit(),
+        "machine": {key.lower(): found[key] for key in MACHINE},
+        "versions": {key.lower(): value for key, value in found.items() if key not in MACHINE},
+        "seed": seed,
+        "metrics": metrics,
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"\nwritten: {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
+    return path
