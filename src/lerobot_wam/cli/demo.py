@@ -23,6 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demonstration."""
+    # Read once, when torch is loaded. On a machine that does anything else besides, all cores are slower than half.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))
     from lerobot_wam.demo.plan import DemoPlan
 
     plan = DemoPlan(args.out, args.arm, seed=args.seed, workers=os.cpu_count() or 1)

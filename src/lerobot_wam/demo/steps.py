@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,9 @@ def train_step(plan: DemoPlan) -> Path:
     trained = _steps_done(plan)
     if trained >= plan.steps:
         return curve
+    if not trained:  # nothing to continue from, and LeRobot refuses a folder that exists
+        shutil.rmtree(plan.training, ignore_errors=True)
+        curve.unlink(missing_ok=True)
     arguments = plan.resume_arguments if trained else plan.train_arguments
     with _as_command("lerobot-train", arguments), _log_filter(_CurveFilter(curve)), _data_in_memory(lerobot_train):
         lerobot_train.train()
