@@ -16,15 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="folder (default: outputs/demo)")
     parser.add_argument("--arm", default="viperx", help="viperx or so101 (default: viperx)")
     parser.add_argument("--episodes", type=int, help="episodes to record (default: 1600)")
-    parser.add_argument("--steps", type=int, help="training steps (default: 1500)")
+    parser.add_argument("--steps", type=int, help="training steps (default: 900)")
     parser.add_argument("--seed", type=int, default=0, help="seed of recording and training (default: 0)")
     parser.add_argument("--quick", action="store_true", help="3 minutes, to see every step work; claims no success")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the demonstration."""
-    # Read once, when torch is loaded. On a machine that does anything else besides, all cores are slower than half.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))
     from lerobot_wam.demo.plan import DemoPlan
 
     plan = DemoPlan(args.out, args.arm, seed=args.seed, workers=os.cpu_count() or 1)
