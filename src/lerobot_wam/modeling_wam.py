@@ -61,6 +61,7 @@ class WAMPolicy(PreTrainedPolicy):
         self.config: WAMConfig = config
         self._task_horizon: Tensor | None = None
         self._announced: set[str] = set()
+        self.video_codec, self.text_codec = make_codecs(config)
         if dataset_meta is not None:
             self._adopt_dataset(dataset_meta)
         if not config.embodiments:
@@ -72,7 +73,6 @@ class WAMPolicy(PreTrainedPolicy):
         self.action_spaces = spaces
         names = list(config.embodiments)
         self.category = names.index(config.embodiment) if config.embodiment in names else 0
-        self.video_codec, self.text_codec = make_codecs(config)
         self.model = WorldActionModel(config.model_config)
         self.model.gradient_checkpointing = config.gradient_checkpointing
         self.ema_model: WorldActionModel | None = None

@@ -13,6 +13,7 @@ examples:
 import argparse
 import json
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="checkpoint folder on this disk",
+        help="checkpoint folder, or its id on the Hub",
     )
     start = parser.add_argument_group("where to start")
     start.add_argument("--dataset.root", dest="root", type=Path, metavar="DIR", help="folder of a LeRobotDataset")
@@ -101,11 +102,16 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     """Find what is missing or contradictory before anything slow, or the Hub, is touched."""
     folder, config = args.policy_path, args.policy_path / "config.json"
-    if not (config.is_file() and (folder / "model.safetensors").is_file()):
+    on_hub = not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder)) is not None
+    if not on_hub and not (config.is_file() and (folder / "model.safetensors").is_file()):
         inside = folder / "checkpoints" / "last" / "pretrained_model"
         hint = "expected a folder with config.json and model.safetensors; check --policy.path"
         hint = f"did you mean {inside}?" if inside.is_dir() else hint
         raise FileNotFoundError(f"no checkpoint at {folder}: {hint}")
+    if on_hub:  # its errors are short, those of the loading further below are not
+        from huggingface_hub import hf_hub_download
+
+        config = Path(hf_hub_download(str(folder), "config.json"))
     kind = json.loads(config.read_text(encoding="utf-8")).get("type")
     if kind != "wam":
         raise ValueError(f"{folder} holds a policy of type {kind!r}: only 'wam' policies dream")

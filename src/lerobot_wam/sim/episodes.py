@@ -47,6 +47,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         get_arm(self.arm)
+        if self.image_size < 16:
+            raise ValueError(f"image_size is {self.image_size} pixels; expected 16 or more")
         if self.noise < 0:
             raise ValueError(f"noise is {self.noise} rad; expected 0 or more")
         for part in self.shares():
