@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "policy"))  # tiny_policies lives with the policy's tests
-
 from lerobot_wam.cli import dream as dream_verb
 from lerobot_wam.cli.main import main, verbs
 

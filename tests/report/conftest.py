@@ -1,12 +1,8 @@
 """A tiny policy and a tiny recording to dream of."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "policy"))  # tiny_policies lives with the policy's tests
-
 from tiny_policies import build_policy, write_dataset
 
 from lerobot_wam.modeling_wam import WAMPolicy
