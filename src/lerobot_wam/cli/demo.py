@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="folder (default: outputs/demo)")
     parser.add_argument("--arm", default="viperx", help="viperx or so101 (default: viperx)")
     parser.add_argument("--episodes", type=int, help="episodes to record (default: 1600)")
-    parser.add_argument("--steps", type=int, help="training steps (default: 900)")
+    parser.add_argument("--steps", type=int, help="training steps (default: 1250)")
     parser.add_argument("--seed", type=int, default=0, help="seed of recording and training (default: 0)")
     parser.add_argument("--quick", action="store_true", help="3 minutes, to see every step work; claims no success")
 

@@ -49,7 +49,7 @@ class DemoPlan:
     arm: str = "viperx"
     episodes: int = 1600
     shares: str = "single:14,two_stage:1,play:1"
-    steps: int = 900
+    steps: int = 1250
     batch_size: int = 32
     eval_episodes: int = 240
     control_episodes: int = 96

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import lerobot_wam.plugin  # noqa: F401  (LeRobot's own entry points register plugins before they parse)
+import lerobot_wam.sim.config_tabletop  # noqa: F401  (LeRobot's own programs register plugins before they parse)
 from lerobot_wam.data.memory import InMemoryDataset
 from lerobot_wam.demo.plan import EVALUATION_SEED, Condition, DemoPlan
 from lerobot_wam.embodiments.action_space import ActionSpace

@@ -24,9 +24,7 @@ _SENTENCES = {
 }
 
 PUSH_DISTANCE = 0.05
-"""A push succeeds when its cube has gone this far in the named direction (m) ..."""
-LATERAL_TOLERANCE = 0.025
-"""... and strayed at most this far sideways (m)."""
+"""A push succeeds when its cube has gone this far in the named direction (m), and no further sideways than along."""
 STAY_TOLERANCE = 0.015
 """A cube that was not named has stayed if its centre moved less than this (m)."""
 TOUCH_DISTANCE = 0.012
@@ -213,7 +211,7 @@ class Judge:
         direction = DIRECTIONS[stage.verb]
         along = float(shift @ direction)
         aside = float(np.linalg.norm(shift - along * direction))
-        return along >= PUSH_DISTANCE and aside <= LATERAL_TOLERANCE, float(np.clip(along / PUSH_DISTANCE, 0, 1))
+        return along >= PUSH_DISTANCE and aside <= along, float(np.clip(along / PUSH_DISTANCE, 0, 1))
 
 
 def _gap(tip: np.ndarray, cube: np.ndarray) -> float:
