@@ -80,7 +80,7 @@ def test_a_push_succeeds_in_its_direction_only():
 
         astray = Judge(parse_task(f"{verb}-green"), CUBES, TIP)
         moved = CUBES.copy()
-        moved[1, :2] += 0.055 * direction + 0.03 * np.array([-direction[1], direction[0]])
+        moved[1, :2] += 0.055 * direction + 0.06 * np.array([-direction[1], direction[0]])
         astray.update(moved, TIP)
         assert not astray.success
 
