@@ -1,7 +1,6 @@
 """Sizes of the joint video-action diffusion transformer (spec §1.1)."""
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -98,16 +97,3 @@ class ModelConfig:
     def max_frames(self) -> int:
         """Latent frames in a full window, the conditioning frame included."""
         return 1 + self.frames_per_chunk * self.max_chunks
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
-        """Build from a plain dict (as stored in a checkpoint); unknown keys raise TypeError."""
-        values = dict(values)
-        summary = values.get("visual_summary")
-        if isinstance(summary, dict):
-            values["visual_summary"] = VisualSummaryConfig(**{k: _tuple(v) for k, v in summary.items()})
-        return cls(**{f.name: _tuple(values.pop(f.name)) for f in fields(cls) if f.name in values}, **values)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
