@@ -13,10 +13,14 @@ from lerobot.configs import NormalizationMode, PreTrainedConfig, parser
 from lerobot.optim import AdamWConfig, LRSchedulerConfig, OptimizerConfig
 from lerobot.utils.constants import HF_LEROBOT_HOME
 
+from lerobot_wam.codecs.video import CONDITION_MASK_CHANNELS
 from lerobot_wam.embodiments.spec import FRAMES_PER_LATENT, LATENTS_PER_CHUNK, load_embodiment
 from lerobot_wam.model.config import ModelConfig, VisualSummaryConfig
 from lerobot_wam.optimizer import FlatThenLinearSchedulerConfig, MuonAdamWConfig
-from lerobot_wam.presets import PRESETS
+from lerobot_wam.presets import COMPAT, PRESETS
+
+COMPUTED_OF_16 = ("8", "7", "6", "5")
+"""The official choices of computed steps, all among 16 (spec §3.2)."""
 
 
 class SettingError(DecodingError):
@@ -27,7 +31,7 @@ class SettingError(DecodingError):
 
 
 def _from_preset() -> Any:
-    """Mark a field that is None until the preset fills it, right after construction."""
+    """Mark a field that is None until the preset or `compat` fills it, right after construction."""
     return field(default=None)
 
 
@@ -36,12 +40,15 @@ def _from_preset() -> Any:
 class WAMConfig(PreTrainedConfig):
     """Configuration of `WAMPolicy`.
 
-    Fields that default to None take their value from the preset when the policy is created, and are stored; a stored
-    or given value always wins. Papers' terms are kept: a *chunk* is what is denoised together (2 video latents with
-    their actions and one state), a *window* holds up to `max_chunks` chunks behind one conditioning frame.
+    Fields that default to None take their value from `compat` or the preset when the policy is created, and are
+    stored; a stored or given value always wins. Papers' terms are kept: a *chunk* is what is denoised together (2
+    video latents with their actions and one state), a *window* holds up to `max_chunks` chunks behind one conditioning
+    frame.
 
     Args:
         preset: "nano", "wan2.2-5b" or "wan2.1-14b".
+        compat: "wam", or "official" to act and average the loss as the official code does, defects included. It sets
+            state_self_only, restart_frame, noise_stream, seed, window_full, computed_steps and loss_averaging.
         embodiment: Name of a built-in embodiment, path of a YAML file, or "auto": the built-in one of the dataset's
             robot_type if there is one, else derived from the dataset's features.
         embodiments: Filled when the policy is built: name -> {"spec": ..., "statistics": ...}, in category order.
@@ -52,11 +59,18 @@ class WAMConfig(PreTrainedConfig):
         n_action_steps: Actions executed before the next chunk is computed; None executes the whole chunk. With
             fewer, the cached history no longer lines up with whole blocks, so each new chunk restarts the window.
         image_size: Height and width of one camera view in pixels; views of another size are resized.
+        head_resize: Height and width that the tiled picture is resized to before the codecs (bilinear, no antialias);
+            None leaves it as it is.
         video_codec: "dct" (training-free), "wan2.1" or "wan2.2".
         codec_patch: Pixels per latent cell and side.
         latent_channels: Channels of the video latents.
-        condition_channels: First-frame conditioning channels (20 for the 14B model).
+        video_codec_source: Where the video codec's weights are: REPO_OR_FOLDER[@REVISION][#SUBFOLDER] in diffusers'
+            layout; without REPO_OR_FOLDER, inside this checkpoint. None for "dct". Likewise the next two.
+        condition_channels: First-frame conditioning channels, 4 + latent_channels (the 14B model) or 0.
         text_codec: "word_hash" (training-free) or "umt5".
+        text_codec_source: The text encoder's folder; its tokenizer is in it or, as diffusers has it, in `tokenizer`
+            beside it.
+        text_device: Where the text encoder lives; None is the CPU.
         text_dim: Width of a text token.
         text_length: Text tokens.
         dim: Model width.
@@ -65,7 +79,12 @@ class WAMConfig(PreTrainedConfig):
         ffn_dim: Width of the feed-forward layers.
         freq_dim: Width of the timestep sinusoid.
         patch_size: Latent cells per token and side.
-        image_dim: Width of first-frame image tokens; 0 for no image branch.
+        image_codec: "none" or "clip": what makes the first-frame image tokens.
+        image_codec_source: The image encoder's folder.
+        image_dim: Width of first-frame image tokens; 0 without an image codec.
+        embed_components: Save the frozen components inside the checkpoint instead of naming their sources.
+        prompt_templates: Embodiment name -> the wording that a checkpoint was trained with, `{task}` standing for the
+            task; an embodiment that is not listed uses its own wording.
         action_dim: Padded width of the action vector.
         state_dim: Padded width of the state vector.
         action_hidden: Hidden width of state encoder and action decoder.
@@ -87,9 +106,16 @@ class WAMConfig(PreTrainedConfig):
         drop_n_last_frames: Windows do not start in the last so many frames of an episode.
         solver: "euler" or "unipc".
         num_inference_steps: Solver steps per chunk.
+        computed_steps: Steps that the network is run for: "all"; "8", "7", "6" or "5" of 16 by the official tables;
+            or "dynamic", by the similarity of successive velocities. The others repeat the last velocity.
+        video_final_sigma: Noise level at which the video stops; the actions go to 0.
+        restart_frame: What a restarted window is conditioned on: the "newest" frame, or the "official" choice, which
+            is the oldest of eight.
+        noise_stream: "session" draws new noise for every chunk; "fixed" the same, from `seed`, for each.
+        window_full: "restart" the window, or "slide" it: the oldest chunk behind the first frame is dropped.
         guidance_scale: Classifier-free guidance on the video velocity; 1 is off.
         negative_prompt: Text of the negative branch.
-        seed: Seed of the sampling noise; every session gets its own stream.
+        seed: Seed of the sampling noise; every session gets its own stream, unless noise_stream is "fixed".
         ema_decay: Decay of the weight average that acts; 0 keeps none.
         optimizer: "adamw" or "muon_adamw" (Muon for the blocks' matrices).
         optimizer_lr: AdamW learning rate.
@@ -105,6 +131,7 @@ class WAMConfig(PreTrainedConfig):
     """
 
     preset: str = "nano"  # no Literal: for a wrong one argparse would print LeRobot's 600 lines of usage
+    compat: Literal["wam", "official"] = "wam"
     embodiment: str = "auto"
     embodiments: dict[str, Any] = field(default_factory=dict)
     max_embodiments: int = 4
@@ -115,13 +142,22 @@ class WAMConfig(PreTrainedConfig):
     n_action_steps: int | None = None
 
     image_size: tuple[int, int] = _from_preset()
+    head_resize: tuple[int, int] | None = _from_preset()
     video_codec: Literal["dct", "wan2.1", "wan2.2"] = _from_preset()
+    video_codec_source: str | None = _from_preset()
     codec_patch: int = _from_preset()
     latent_channels: int = _from_preset()
     condition_channels: int = _from_preset()
     text_codec: Literal["word_hash", "umt5"] = _from_preset()
+    text_codec_source: str | None = _from_preset()
+    text_device: str | None = None
     text_dim: int = _from_preset()
     text_length: int = _from_preset()
+    image_codec: Literal["none", "clip"] = _from_preset()
+    image_codec_source: str | None = _from_preset()
+    image_dim: int = _from_preset()
+    embed_components: bool = False
+    prompt_templates: dict[str, str] = field(default_factory=dict)
 
     dim: int = _from_preset()
     num_heads: int = _from_preset()
@@ -129,7 +165,6 @@ class WAMConfig(PreTrainedConfig):
     ffn_dim: int = _from_preset()
     freq_dim: int = _from_preset()
     patch_size: int = _from_preset()
-    image_dim: int = _from_preset()
     action_dim: int = _from_preset()
     state_dim: int = _from_preset()
     action_hidden: int = _from_preset()
@@ -153,9 +188,14 @@ class WAMConfig(PreTrainedConfig):
 
     solver: Literal["euler", "unipc"] = _from_preset()
     num_inference_steps: int = _from_preset()
+    computed_steps: str = _from_preset()  # no Literal: draccus reads 8 as a number and refuses it
+    video_final_sigma: float = 0.0
     guidance_scale: float = _from_preset()
     negative_prompt: str = _from_preset()
-    seed: int = 0
+    restart_frame: Literal["newest", "official"] = _from_preset()
+    noise_stream: Literal["session", "fixed"] = _from_preset()
+    window_full: Literal["restart", "slide"] = _from_preset()
+    seed: int = _from_preset()
 
     ema_decay: float = _from_preset()
     optimizer: Literal["adamw", "muon_adamw"] = _from_preset()
@@ -191,7 +231,7 @@ class WAMConfig(PreTrainedConfig):
                 raise SettingError(str(error)) from error
             if self.chunk_steps is None and self.video_stride is None:
                 self.chunk_steps, self.video_stride = spec.chunk_steps, spec.video_stride
-        for name, value in PRESETS[self.preset].items():
+        for name, value in (PRESETS[self.preset] | COMPAT[self.compat]).items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
         self._check()
@@ -211,10 +251,31 @@ class WAMConfig(PreTrainedConfig):
                 f"n_action_steps is {self.n_action_steps}; expected 1..{self.chunk_steps} (chunk_steps)."
             )
         cell = self.codec_patch * self.patch_size
-        if any(side % cell for side in self.image_size):
+        name = "head_resize" if self.head_resize else "image_size"
+        seen = self.head_resize or self.image_size
+        if any(side % cell for side in seen):
+            raise SettingError(f"{name} {tuple(seen)} must be a multiple of {cell} pixels (codec_patch x patch_size).")
+        if self.condition_channels not in (0, CONDITION_MASK_CHANNELS + self.latent_channels):
             raise SettingError(
-                f"image_size {tuple(self.image_size)} must be a multiple of {cell} pixels (codec_patch x patch_size)."
+                f"condition_channels is {self.condition_channels}, expected 0 or "
+                f"{CONDITION_MASK_CHANNELS + self.latent_channels} (mask and latent_channels)."
             )
+        if (self.image_codec == "none") != (self.image_dim == 0):
+            raise SettingError(
+                f"image_codec {self.image_codec!r} does not fit image_dim {self.image_dim}: without an image codec "
+                "image_dim is 0, with one the width of its tokens."
+            )
+        if self.computed_steps not in (*COMPUTED_OF_16, "all", "dynamic"):
+            raise SettingError(
+                f"computed_steps is {self.computed_steps!r}; expected all, dynamic or {', '.join(COMPUTED_OF_16)}."
+            )
+        if self.computed_steps in COMPUTED_OF_16 and self.num_inference_steps != 16:
+            raise SettingError(
+                f"computed_steps {self.computed_steps} chooses among 16 steps, but num_inference_steps is "
+                f"{self.num_inference_steps}: set it to 16, or computed_steps to all or dynamic."
+            )
+        if not 0 <= self.video_final_sigma < 1:
+            raise SettingError(f"video_final_sigma is {self.video_final_sigma}; expected 0 (clean) to below 1.")
         if self.embodiments and self.embodiment not in ("auto", *self.embodiments):
             raise SettingError(
                 f"unknown embodiment {self.embodiment!r}: this checkpoint knows {', '.join(self.embodiments)}"

@@ -2,6 +2,30 @@
 
 from typing import Any
 
+# Which of two behaviours a policy has where the official code does what we would not (spec §2.8, §3.1, §3.3). What
+# "wam" does not name follows the preset.
+COMPAT: dict[str, dict[str, Any]] = {
+    "wam": {
+        "restart_frame": "newest",
+        "noise_stream": "session",
+        "seed": 0,
+        "window_full": "restart",
+        "computed_steps": "all",
+    },
+    "official": {
+        "state_self_only": False,
+        "loss_averaging": "official",
+        "restart_frame": "official",
+        "noise_stream": "fixed",
+        "seed": 1140,
+        "window_full": "restart",
+        "computed_steps": "8",
+    },
+}
+
+_WAN21 = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers@main"
+_WAN22 = "Wan-AI/Wan2.2-TI2V-5B-Diffusers@main"
+
 # What the official 14B and 5B policies share (spec §1.1, §2, §3.1).
 _DREAMZERO: dict[str, Any] = {
     "chunk_steps": 24,
@@ -12,6 +36,8 @@ _DREAMZERO: dict[str, Any] = {
     "text_codec": "umt5",
     "text_dim": 4096,
     "text_length": 512,
+    "image_codec": "clip",
+    "image_codec_source": f"{_WAN21}#image_encoder",  # Wan2.2 has none of its own
     "image_dim": 1280,
     "action_dim": 32,
     "state_dim": 64,
@@ -54,20 +80,25 @@ PRESETS: dict[str, dict[str, Any]] = {
         "video_stride": 1,
         "max_chunks": 2,
         "image_size": (64, 64),
+        "head_resize": None,
         "video_codec": "dct",
+        "video_codec_source": None,
         "codec_patch": 16,
         "latent_channels": 96,
         "condition_channels": 0,
         "text_codec": "word_hash",
+        "text_codec_source": None,
         "text_dim": 64,
         "text_length": 24,
+        "image_codec": "none",
+        "image_codec_source": None,
+        "image_dim": 0,
         "dim": 128,
         "num_heads": 4,
         "num_layers": 4,
         "ffn_dim": 512,
         "freq_dim": 64,
         "patch_size": 1,
-        "image_dim": 0,
         "action_dim": 16,
         "state_dim": 16,
         "action_hidden": 128,
@@ -104,7 +135,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "wan2.2-5b": _DREAMZERO
     | {
         "image_size": (160, 320),
+        "head_resize": (160, 320),
         "video_codec": "wan2.2",
+        "video_codec_source": f"{_WAN22}#vae",
+        "text_codec_source": f"{_WAN22}#text_encoder",
         "codec_patch": 16,
         "latent_channels": 48,
         "condition_channels": 0,
@@ -116,7 +150,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "wan2.1-14b": _DREAMZERO
     | {
         "image_size": (176, 320),
+        "head_resize": None,
         "video_codec": "wan2.1",
+        "video_codec_source": f"{_WAN21}#vae",
+        "text_codec_source": f"{_WAN21}#text_encoder",
         "codec_patch": 8,
         "latent_channels": 16,
         "condition_channels": 20,

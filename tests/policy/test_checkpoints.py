@@ -45,12 +45,12 @@ def test_round_trip_keeps_everything(saved: Path, arm_data: Path):
 
 
 def test_stored_fields_win_over_the_preset(saved: Path, monkeypatch: pytest.MonkeyPatch):
-    changed = {"solver": "unipc", "num_inference_steps": 9, "ema_decay": 0.5, "state_self_only": False, "image_dim": 7}
+    changed = {"solver": "unipc", "num_inference_steps": 9, "ema_decay": 0.5, "state_self_only": False, "state_dim": 7}
     monkeypatch.setitem(PRESETS, "nano", PRESETS["nano"] | changed)
     assert WAMConfig(device="cpu").solver == "unipc"
     config = WAMPolicy.from_pretrained(saved).config
     assert (config.solver, config.num_inference_steps, config.ema_decay) == ("euler", 2, 0.99)
-    assert (config.state_self_only, config.image_dim) == (True, 0)
+    assert (config.state_self_only, config.state_dim) == (True, 16)
 
 
 def test_command_line_wins_over_the_stored_fields(saved: Path):
@@ -65,7 +65,7 @@ def test_json_holds_plain_values_only(saved: Path):
     config = json.loads((saved / "config.json").read_text())
     assert config["type"] == "wam"
     assert config["embodiments"]["wam_sim_viperx"]["statistics"]["steps"] == 88
-    assert None not in [config[name] for name in PRESETS["nano"]]
+    assert None not in [config[name] for name, value in PRESETS["nano"].items() if value is not None]
 
 
 def test_without_an_average_the_averaged_weights_act(saved: Path):

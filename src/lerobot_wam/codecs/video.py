@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 TEMPORAL_STRIDE = 4
 """Raw frames per latent frame, first frame excepted; shared by every Wan-style codec (spec §1.7)."""
+CONDITION_MASK_CHANNELS = 4
+"""Channels that say which latent frame is given, ahead of the latents, in first-frame conditioning (spec §1.6)."""
 
 # The prior: standard deviation of a block's orthonormal coefficients for pixels in [-1, 1], seen by a fixed camera.
 # Natural images fall off as 1/frequency. A share of what is seen moves: an edge of spatial frequency f that travels
