@@ -107,7 +107,7 @@ def check_name(config: type, name: str) -> None:
 
 @pytest.mark.parametrize("words", commands_of("lerobot-wam"))
 def test_lerobot_wam_parses(words: list[str]):
-    modules = {verb: importlib.import_module(f"lerobot_wam.cli.{verb}") for verb in command_line.verbs()}
+    modules = {verb: importlib.import_module(module) for verb, module in command_line.verbs().items()}
     command_line._parser(modules).parse_args(words)
 
 

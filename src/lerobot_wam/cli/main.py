@@ -1,7 +1,8 @@
 """The console script `lerobot-wam`: finds the verb, runs it, and turns bad input into one readable line.
 
 A verb is a file of this folder with `HELP` (one line), `add_arguments(parser)` and `run(args) -> int`. It imports heavy
-libraries inside `run` only, so that help is shown at once.
+libraries inside `run` only, so that help is shown at once. The verb is the file name's first word: `import` is a word
+that Python keeps for itself, so its file has two.
 """
 
 import argparse
@@ -17,9 +18,10 @@ BAD_INPUT, INTERRUPTED = 2, 130
 _MESSAGE_LINES = 2
 
 
-def verbs() -> list[str]:
-    """Names of the verbs: the files beside this one."""
-    return sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if m.name != "main")
+def verbs() -> dict[str, str]:
+    """The verbs and their modules: the files beside this one."""
+    files = sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if m.name != "main")
+    return {name.partition("_")[0]: f"lerobot_wam.cli.{name}" for name in files}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     # Only the verb asked for is imported; all of them for the overview.
-    asked = [words[0]] if words and words[0] in verbs() else verbs()
-    parser = _parser({name: import_module(f"lerobot_wam.cli.{name}") for name in asked})
+    known = verbs()
+    asked = {words[0]: known[words[0]]} if words and words[0] in known else known
+    parser = _parser({verb: import_module(module) for verb, module in asked.items()})
     args = parser.parse_args(words)
     # Without the system's FFmpeg, LeRobot logs an eighty-line traceback for each dataset and goes on with PyAV.
     logging.getLogger("lerobot.utils.import_utils").setLevel(logging.ERROR)
