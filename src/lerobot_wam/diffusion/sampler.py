@@ -13,6 +13,7 @@ from diffusers import UniPCMultistepScheduler
 from torch import Tensor
 
 from lerobot_wam.diffusion.schedule import TRAIN_STEPS, UNIPC_START, sampling_sigmas
+from lerobot_wam.diffusion.steps import STATIC_STEPS, STATIC_TOTAL, computed_steps
 
 # (video [B,C,F,h,w], action [B,T,A], video timestep, action timestep) -> velocities of both.
 VelocityFunction = Callable[[Tensor, Tensor, float, float], tuple[Tensor, Tensor]]
@@ -28,6 +29,8 @@ class SamplerConfig:
         shift: Shift of the sampling table.
         guidance: Classifier-free guidance scale on the video velocity; 1 means no negative pass.
         video_final_sigma: Noise that is left in the video at the end; 0 denoises it fully.
+        computed_steps: Steps that run the network (spec §3.2): "all"; "8", "7", "6" or "5" of 16; or "dynamic", by
+            the similarity of successive velocities. The other steps reuse the last velocities.
     """
 
     solver: Literal["euler", "unipc"] = "euler"
@@ -35,12 +38,23 @@ class SamplerConfig:
     shift: float = 5.0
     guidance: float = 1.0
     video_final_sigma: float = 0.0
+    computed_steps: str = "all"
 
     def __post_init__(self) -> None:
         if self.solver not in ("euler", "unipc"):
             raise ValueError(f"solver {self.solver!r} is unknown; choose euler or unipc.")
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; sampling needs at least 1.")
+        if not 0 <= self.video_final_sigma < 1:
+            raise ValueError(f"video_final_sigma is {self.video_final_sigma}; expected 0 (denoised) to below 1.")
+        if self.computed_steps not in ("all", "dynamic", *STATIC_STEPS):
+            choices = ", ".join(("all", *STATIC_STEPS, "dynamic"))
+            raise ValueError(f"computed_steps {self.computed_steps!r} is unknown; choose one of {choices}.")
+        if self.computed_steps in STATIC_STEPS and self.steps != STATIC_TOTAL:
+            raise ValueError(
+                f"computed_steps {self.computed_steps!r} chooses among {STATIC_TOTAL} steps, but there are "
+                f"{self.steps}; set the steps to {STATIC_TOTAL}, or computed_steps to all."
+            )
 
 
 class Solver(Protocol):
@@ -99,7 +113,6 @@ def sample_chunk(
     config: SamplerConfig,
     negative: VelocityFunction | None = None,
     given: Literal["none", "video", "action"] = "none",
-    on_step: Callable[[int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Denoise one chunk.
 
@@ -111,7 +124,6 @@ def sample_chunk(
         negative: The network under the negative prompt; needed when guidance is not 1. Guidance changes the video
             velocity only, actions follow the conditional branch (spec §3.1).
         given: Which modality is given clean.
-        on_step: Called with the step index after each step (progress, timing).
 
     Returns:
         Video latents and normalised actions; a given modality is returned as it came.
@@ -123,17 +135,23 @@ def sample_chunk(
         raise ValueError(f"guidance is {config.guidance} but there is no negative branch; pass one or use 1.0.")
     video_solver = make_solver(config, config.video_final_sigma)
     action_solver = make_solver(config)
+    choice = computed_steps(config.computed_steps, config.steps, len(video))
+    video_velocity, action_velocity = torch.zeros_like(video), torch.zeros_like(action)
     for index in range(config.steps):
-        video_timestep = 0.0 if given == "video" else video_solver.timesteps[index]
-        action_timestep = 0.0 if given == "action" else action_solver.timesteps[index]
-        video_velocity, action_velocity = velocity(video, action, video_timestep, action_timestep)
-        if config.guidance != 1.0 and negative is not None:
-            unguided, _ = negative(video, action, video_timestep, action_timestep)
-            video_velocity = unguided + config.guidance * (video_velocity - unguided)
+        due_B = choice.due(index)
+        if due_B.any():
+            video_timestep = 0.0 if given == "video" else video_solver.timesteps[index]
+            action_timestep = 0.0 if given == "action" else action_solver.timesteps[index]
+            guided, action_new = velocity(video, action, video_timestep, action_timestep)
+            if config.guidance != 1.0 and negative is not None:
+                unguided, _ = negative(video, action, video_timestep, action_timestep)
+                guided = unguided + config.guidance * (guided - unguided)
+            due_B = due_B.to(video.device)
+            video_velocity = torch.where(due_B[:, None, None, None, None], guided, video_velocity)
+            action_velocity = torch.where(due_B[:, None, None], action_new, action_velocity)
+            choice.note(action_velocity if given == "video" else video_velocity, due_B)
         if given != "video":
             video = video_solver.step(index, video_velocity, video)
         if given != "action":
             action = action_solver.step(index, action_velocity, action)
-        if on_step is not None:
-            on_step(index)
     return video, action

@@ -1,11 +1,13 @@
 """The K/V cache of observed video: a value object. Appending returns a new cache, so sessions never share state."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from lerobot_wam.model.config import ModelConfig
 from lerobot_wam.model.layout import SequenceLayout
+from lerobot_wam.model.rope import rotate, rotations
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,25 @@ class KVCache:
             tuple(torch.cat(pair, dim=1) for pair in zip(self.keys, keys, strict=True)),
             tuple(torch.cat(pair, dim=1) for pair in zip(self.values, values, strict=True)),
             self.layout + layout,
+        )
+
+    def slide(self, config: ModelConfig) -> "KVCache":
+        """Return the cache without its oldest chunk: frame 0 stays, what follows moves one chunk towards it.
+
+        Keys are turned back by a chunk's angle, so that positions are exactly those of a window that was written
+        without the dropped chunk. Values, and keys before their rotation, are not: they were computed while the
+        dropped chunk could still be read. How far that is from recomputation is in `benchmarks/sliding_window.py`.
+        """
+        chunk, position = config.frames_per_chunk, self.layout.position
+        keep = (position == 0) | (position > chunk)
+        kept = self.layout[keep]
+        moved = (kept.position > 0).to(torch.int64)
+        still = torch.zeros_like(moved)
+        turn = rotations(replace(kept, position=-chunk * moved, row=still, column=still), config.head_dim)
+        return KVCache(
+            tuple(rotate(k[:, keep], turn) for k in self.keys),
+            tuple(v[:, keep] for v in self.values),
+            replace(kept, position=kept.position - chunk * moved, block=kept.block - moved),
         )
 
     @staticmethod

@@ -46,7 +46,7 @@ class ModelConfig:
         states_per_chunk: Proprioceptive states in one chunk.
         max_chunks: Chunks in one window.
         eps: Epsilon of the transformer's norms.
-        state_self_only: The state token attends to itself alone, in training and with the cache alike.
+        state_self_only: The state token attends to itself alone with the cache, as it always does in training.
             False reproduces the official inference, in which it attends to everything (spec §3.3).
         absolute_positions: Add learned absolute positions to every token (nano).
         visual_summary: Sizes of the visual summary, or None for no summary.

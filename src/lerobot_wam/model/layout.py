@@ -61,6 +61,10 @@ class SequenceLayout:
             *(torch.cat([getattr(self, name), getattr(other, name)]) for name in self.__dataclass_fields__)
         )
 
+    def __getitem__(self, tokens: Tensor) -> "SequenceLayout":
+        """Return the layout of the tokens that a boolean mask [L] picks."""
+        return SequenceLayout(*(getattr(self, name)[tokens] for name in self.__dataclass_fields__))
+
     def to(self, device: torch.device) -> "SequenceLayout":
         """Copy to `device`."""
         return SequenceLayout(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))

@@ -107,7 +107,8 @@ def _geometry(
         layout += step_layout(Kind.ACTION, block, blocks, config.actions_per_chunk)
         layout += step_layout(Kind.STATE, block, blocks, config.states_per_chunk)
     keys = video_layout(Kind.CLEAN_VIDEO, 0, past, grid, per_chunk) + layout
-    mask = may_attend(layout, keys, config.state_self_only)
+    # Training always masks the state to itself; only the official inference lets it read everything (spec §3.3).
+    mask = may_attend(layout, keys, config.state_self_only or clean > 0)
     layout = layout.to(device)
     return layout, rotations(layout, config.head_dim), mask.to(device)
 
@@ -149,6 +150,11 @@ class WorldActionModel(nn.Module):
         if config.auxiliary_bc:
             self.bc_head = BehaviorCloningHead(categories, dim, hidden, config.actions_per_chunk, config.action_dim)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights. Inputs are cast to it; timesteps are not, as bfloat16 would round them."""
+        return self.patch_embedding.weight.dtype
+
     def embed_context(self, text_BTX: Tensor, image_BIC: Tensor | None = None) -> Context:
         """Embed what stays fixed over a window.
 
@@ -166,23 +172,24 @@ class WorldActionModel(nn.Module):
                 f"{self.config.image_dim}: pass them exactly when image_dim is set."
             )
         has_summary = self.config.visual_summary is not None
+        text_BTX = text_BTX.to(self.dtype)
         return Context(
             text=self.text_embedding(text_BTX),
             pooled_text=self.visual_summary.pool_text(text_BTX) if has_summary else None,
-            image=None if image_BIC is None else self.img_emb(image_BIC),
+            image=None if image_BIC is None else self.img_emb(image_BIC.to(self.dtype)),
         )
 
     def summarise(self, frame_BN3HW: Tensor, context: Context) -> Tensor | None:
         """Return the visual summary [B, N, D] of each chunk's newest observed frame, None where it is off."""
         if context.pooled_text is None:
             return None
-        return self.visual_summary(frame_BN3HW, context.pooled_text)
+        return self.visual_summary(frame_BN3HW.to(self.dtype), context.pooled_text)
 
     def clone_behavior(self, window: NoisyWindow, context: Context) -> Tensor:
         """Return the auxiliary head's clean actions [B, T, A] for a window with summaries."""
         assert window.summary is not None
         assert context.pooled_text is not None
-        state_BND = self.state_encoder(window.state, window.category)
+        state_BND = self.state_encoder(window.state.to(self.dtype), window.category)
         return self.bc_head(window.summary, state_BND, context.pooled_text, window.category)
 
     def forward(
@@ -272,7 +279,7 @@ class WorldActionModel(nn.Module):
     def _embed_video(self, latent_BCFhw: Tensor, condition_BCFhw: Tensor | None) -> Tensor:
         if condition_BCFhw is not None:
             latent_BCFhw = torch.cat([latent_BCFhw, condition_BCFhw], dim=1)
-        return self.patch_embedding(latent_BCFhw).flatten(2).transpose(1, 2)
+        return self.patch_embedding(latent_BCFhw.to(self.dtype)).flatten(2).transpose(1, 2)
 
     def _add_positions(self, x_BLD: Tensor, layout: SequenceLayout, grid: VideoGrid) -> Tensor:
         return x_BLD + self.absolute_positions(layout, grid) if self.config.absolute_positions else x_BLD
@@ -292,8 +299,8 @@ class WorldActionModel(nn.Module):
         device = window.video.device
         layout, rotation, mask = _geometry(config, grid, past, clean_frames, (first_noisy, noisy_frames), device)
         video_BLD = self._embed_video(window.video, window.condition)
-        action_BTD = self.action_encoder(window.action, window.action_timestep, window.category)
-        state_BND = self.state_encoder(window.state, window.category)
+        action_BTD = self.action_encoder(window.action.to(self.dtype), window.action_timestep, window.category)
+        state_BND = self.state_encoder(window.state.to(self.dtype), window.category)
         if window.summary is not None:
             chunk_frames = config.frames_per_chunk * window.summary.shape[1]
             extra = noisy_frames - chunk_frames  # frame 0, which belongs to no chunk

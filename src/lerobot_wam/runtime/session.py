@@ -7,7 +7,7 @@ generator of its own, so a batch of N equals N runs alone. Imagined video is ret
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import torch
@@ -27,6 +27,28 @@ class ImageCodec(Protocol):
     def encode(self, frame: Tensor) -> Tensor:
         """Frames [B, 3, H, W] in [-1, 1] to image tokens [B, I, image_dim]."""
         ...
+
+
+@dataclass(frozen=True)
+class LoopRules:
+    """What the closed loop does where the official code (spec §3.1, §3.3) and this package differ.
+
+    Attributes:
+        window_full: "restart" begins a new window on the newest frame; "slide" drops the oldest chunk behind the
+            first frame and turns the other cached keys back by one chunk (see `KVCache.slide`).
+        restart_frame: "newest" conditions a new window on the newest frame, and a block begins with the frame that
+            the last one ended with. "official" conditions it on the oldest of eight frames, and a block begins with
+            a copy of its own first frame.
+        noise_stream: "session" draws on from the session's generator; "fixed" starts it again from its seed for the
+            video and for the actions of every chunk, which gives each chunk the same noise.
+        padded_actions: What the dimensions hold that the robot does not have: "zero", or "noise" that is denoised
+            like the rest (official).
+    """
+
+    window_full: Literal["restart", "slide"] = "restart"
+    restart_frame: Literal["newest", "official"] = "newest"
+    noise_stream: Literal["session", "fixed"] = "session"
+    padded_actions: Literal["zero", "noise"] = "zero"
 
 
 @dataclass(frozen=True)
@@ -78,6 +100,7 @@ class Session:
         category: Index of the robot's embodiment.
         branches: The current window under the task and, with guidance, under the negative prompt; empty before
             the first chunk and after a change of task.
+        condition: First-frame conditioning channels of the whole window [1, Cc, F, h, w]; None for models without.
         task: The current task.
         frames: Frames observed since, and including, the last one in the cache.
         steps: Control steps since the last chunk was computed.
@@ -89,6 +112,7 @@ class Session:
     generator: torch.Generator
     category: int = 0
     branches: tuple[Branch, ...] = ()
+    condition: Tensor | None = None
     task: str | None = None
     frames: list[Tensor] = field(default_factory=list)
     steps: int = 0
@@ -111,6 +135,7 @@ class Runtime:
             because only whole observed blocks may enter the cache.
         negative_prompt: Text of the negative branch; used when guidance is not 1.
         image_codec: Image tokens of the window's first frame, for models with an image branch.
+        rules: Where the loop may do as the official one does.
     """
 
     def __init__(
@@ -124,6 +149,7 @@ class Runtime:
         execute_steps: int | None = None,
         negative_prompt: str = "",
         image_codec: ImageCodec | None = None,
+        rules: LoopRules = LoopRules(),
     ) -> None:
         self.model = model
         self.video_codec = video_codec
@@ -135,6 +161,8 @@ class Runtime:
         self.execute_steps = self.chunk_steps if execute_steps is None else execute_steps
         self.negative_prompt = negative_prompt
         self.image_codec = image_codec
+        self.rules = rules
+        self.block_frames = 1 + model.config.frames_per_chunk * video_codec.temporal_stride
 
     @property
     def device(self) -> torch.device:
@@ -156,7 +184,11 @@ class Runtime:
             self.observe(session, observation)
             if not session.queue:
                 due.append((session, observation))
-        if due:
+        if due and self.rules.restart_frame == "official":
+            clips = [s.frames[1:] if len(s.frames) == self.block_frames else [o.frame] for s, o in due]
+            states, tasks = [o.state for _, o in due], [o.task for _, o in due]
+            self.plan_frames([s for s, _ in due], [torch.stack(clip) for clip in clips], states, tasks)
+        elif due:
             self.plan([session for session, _ in due], [observation for _, observation in due])
         for session in sessions:
             session.steps += 1
@@ -164,10 +196,39 @@ class Runtime:
 
     def observe(self, session: Session, observation: Observation) -> None:
         """Take note of a frame. A new instruction ends the window and the current chunk."""
-        if observation.task != session.task:
-            session.task, session.branches, session.queue = observation.task, (), []
+        self._instruct(session, observation.task)
         if session.steps % self.video_stride == 0:
             session.frames.append(observation.frame)
+
+    def plan_frames(
+        self, sessions: Sequence[Session], clips: Sequence[Tensor], states: Sequence[Tensor], tasks: Sequence[str]
+    ) -> list[Dream]:
+        """Plan from the frames seen since the last call, which is how the official server is called (spec §3.3).
+
+        Args:
+            sessions: Sessions that need a chunk.
+            clips: Per session [T, 3, H, W] in [-1, 1], oldest first. With 8 frames in a chunk: T = 1 starts a new
+                window, 8 are the frames after the last call's, 4 every other of them (each is shown twice), and 9
+                a whole block with the frame that it begins with.
+            states: Newest proprioception [S] of each.
+            tasks: Instruction of each; a new one starts a new window.
+
+        Returns:
+            The dream of each session.
+
+        Raises:
+            ValueError: A clip of another length.
+        """
+        observations = []
+        for session, clip, state, task in zip(sessions, clips, states, tasks, strict=True):
+            self._instruct(session, task)
+            official = self.rules.restart_frame == "official"
+            session.frames = self._whole_block(clip, clip[0] if official or not session.frames else session.frames[-1])
+            if len(clip) == 1:
+                session.branches = ()
+            oldest = official and len(clip) == self.block_frames - 1 and self._place(session) == 1
+            observations.append(Observation(clip[0] if oldest else clip[-1], state, task))
+        return self.plan(sessions, observations)
 
     @torch.no_grad()
     def plan(
@@ -200,7 +261,7 @@ class Runtime:
             made = self._denoise(
                 group,
                 [observations[i] for i in indices],
-                place == 1,
+                place,
                 None if given_action is None else [given_action[i] for i in indices],
                 None if given_latents is None else [given_latents[i] for i in indices],
             )
@@ -219,21 +280,39 @@ class Runtime:
         video = self.video_codec.decode(torch.cat([anchor, dream.latents[None]], dim=2))
         return video[0, :, 1:].transpose(0, 1).clamp(-1, 1)
 
+    def _instruct(self, session: Session, task: str) -> None:
+        if task != session.task:
+            session.task, session.branches, session.queue = task, (), []
+
+    def _whole_block(self, clip: Tensor, first: Tensor) -> list[Tensor]:
+        """Complete the frames of one call to a block that begins with `first`; a single frame stays alone."""
+        block = self.block_frames
+        if len(clip) in (1, block):
+            return list(clip)
+        if len(clip) not in (block // 2, block - 1):
+            raise ValueError(
+                f"{len(clip)} frames in one call; expected 1, {block // 2}, {block - 1} or {block}: "
+                "pass what was seen since the last call at the trained spacing."
+            )
+        return [first, *clip.repeat_interleave((block - 1) // len(clip), dim=0)]
+
     def _place(self, session: Session) -> int:
         """Latent frames in the session's window once its observed block is written; 1 where the window restarts.
 
-        It restarts at the first chunk, after a change of task, when it is full, and when what was observed since
-        the last chunk is not a whole block.
+        It restarts at the first chunk, after a change of task, when what was observed since the last chunk is not a
+        whole block, and, unless it slides, when it is full.
         """
         config = self.model.config
-        if not session.branches:
+        if not session.branches or len(session.frames) != self.block_frames:
             return 1
-        block = 1 + config.frames_per_chunk * self.video_codec.temporal_stride
         after = session.branches[0].cache.frames + config.frames_per_chunk
-        return after if len(session.frames) == block and after < config.max_frames else 1
+        if after < config.max_frames:
+            return after
+        return config.max_frames - config.frames_per_chunk if self.rules.window_full == "slide" else 1
 
     def _write(self, group: list[Session], observations: list[Observation], place: int) -> None:
         """Write the observed block of sessions that stand at the same place of their windows."""
+        config = self.model.config
         if place == 1:
             frames = torch.stack([o.frame for o in observations]).to(self.device)
             latent = self.video_codec.encode(frames.unsqueeze(2))
@@ -241,13 +320,23 @@ class Runtime:
             texts = [[o.task for o in observations]]
             if self.sampler.guidance != 1.0:
                 texts.append([self.negative_prompt] * len(group))
+            if config.condition_channels:
+                condition = self.video_codec.condition(frames, config.max_frames)
+                for row, session in enumerate(group):
+                    session.condition = condition[row : row + 1].clone()
             contexts = [self.model.embed_context(self.text_codec.encode(t)[0].to(self.device), image) for t in texts]
-            branches = [Branch(context, self.model.write_observation(latent, context)) for context in contexts]
+            shown = _condition(group, 0, 1)
+            branches = [Branch(c, self.model.write_observation(latent, c, condition=shown)) for c in contexts]
         else:
+            first = place - config.frames_per_chunk
+            for session in group:
+                if session.branches[0].cache.frames > first:
+                    session.branches = tuple(replace(b, cache=b.cache.slide(config)) for b in session.branches)
             pixels = torch.stack([torch.stack(s.frames, dim=1) for s in group]).to(self.device)
             latent = self.video_codec.encode(pixels)[:, :, 1:]
+            shown = _condition(group, first, config.frames_per_chunk)
             branches = [
-                Branch(old.context, self.model.write_observation(latent, old.context, old.cache))
+                Branch(old.context, self.model.write_observation(latent, old.context, old.cache, shown))
                 for old in _stack(group)
             ]
         for row, session in enumerate(group):
@@ -257,7 +346,7 @@ class Runtime:
         self,
         group: list[Session],
         observations: list[Observation],
-        starts_window: bool,
+        place: int,
         given_action: list[Tensor] | None,
         given_latents: list[Tensor] | None,
     ) -> list[Dream]:
@@ -269,19 +358,15 @@ class Runtime:
         video_shape = (shape[0], config.frames_per_chunk, *shape[2:])
         category = torch.tensor([s.category for s in group], device=device)
         state = torch.zeros(batch, config.states_per_chunk, config.state_dim, device=device)
-        dims = torch.zeros(batch, 1, config.action_dim, device=device)
+        padding = 1.0 if self.rules.padded_actions == "noise" else 0.0
+        dims = torch.full((batch, 1, config.action_dim), padding, device=device)
         for row, (session, observation) in enumerate(zip(group, observations, strict=True)):
             space = self.action_spaces[session.category]
             state[row, :, : len(space.spec.state)] = space.encode_state(observation.state.float()).to(device)
             dims[row, :, : len(space.spec.action)] = 1.0
         # Every session draws video and action noise from its own stream, whatever is given.
-        noise = [
-            (
-                torch.randn(video_shape, generator=s.generator),
-                torch.randn(config.actions_per_chunk, config.action_dim, generator=s.generator),
-            )
-            for s in group
-        ]
+        action_shape = (config.actions_per_chunk, config.action_dim)
+        noise = [(self._noise(s, video_shape), self._noise(s, action_shape)) for s in group]
         video = torch.stack([v for v, _ in noise]).to(device)
         action = torch.stack([a for _, a in noise]).to(device) * dims
         given: Literal["none", "video", "action"] = "none"
@@ -292,6 +377,8 @@ class Runtime:
             for row, (session, observation) in enumerate(zip(group, observations, strict=True)):
                 encoded = self._encode_action(session, observation, given_action[row])
                 action[row, :, : encoded.shape[1]] = encoded.to(device)
+
+        condition = _condition(group, place, config.frames_per_chunk)
 
         def velocity_of(branch: Branch) -> VelocityFunction:
             summary = self.model.summarise(frames.unsqueeze(1), branch.context)
@@ -304,10 +391,11 @@ class Runtime:
                     action_timestep=torch.full((batch, action.shape[1]), action_t, device=device),
                     state=state,
                     category=category,
+                    condition=condition,
                     summary=summary,
                 )
                 video_velocity, action_velocity = self.model.denoise(window, branch.context, branch.cache)
-                return video_velocity, action_velocity * dims
+                return video_velocity.float(), action_velocity.float() * dims
 
             return velocity
 
@@ -321,8 +409,13 @@ class Runtime:
             normalised = actions[row, :, : len(space.spec.action)].float().cpu()
             anchor = observation.state.float().cpu()
             absolute = space.decode(normalised[None, None], anchor[None, None])[0, 0]
-            dreams.append(Dream(absolute, latents[row], starts_window, observation.frame))
+            dreams.append(Dream(absolute, latents[row], place == 1, observation.frame))
         return dreams
+
+    def _noise(self, session: Session, shape: tuple[int, ...]) -> Tensor:
+        if self.rules.noise_stream == "fixed":
+            session.generator.manual_seed(session.generator.initial_seed())
+        return torch.randn(shape, generator=session.generator)
 
     def _encode_action(self, session: Session, observation: Observation, action: Tensor) -> Tensor:
         space = self.action_spaces[session.category]
@@ -344,3 +437,9 @@ def _pick(branch: Branch, row: int, batch: int) -> Branch:
     if batch == 1:
         return branch
     return Branch(branch.context.pick(row), branch.cache.pick(row))
+
+
+def _condition(group: list[Session], first: int, count: int) -> Tensor | None:
+    """Join the conditioning channels of `count` latent frames of the sessions' windows; None for models without."""
+    channels = [session.condition[:, :, first : first + count] for session in group if session.condition is not None]
+    return torch.cat(channels) if channels else None
