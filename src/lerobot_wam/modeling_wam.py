@@ -19,7 +19,7 @@ from torch import Tensor
 from lerobot_wam.codecs.text import TextCodec, WordHashTextCodec
 from lerobot_wam.codecs.video import SpaceTimeDCTCodec
 from lerobot_wam.configuration_wam import WAMConfig
-from lerobot_wam.data.views import tile_views
+from lerobot_wam.data.views import draw_augmentations, tile_views
 from lerobot_wam.data.windows import cut_batch, hold_last, latent_frame_mask, real_chunks, steps_until_task_change
 from lerobot_wam.diffusion.objective import ObjectiveConfig, TrainingWindow, ragged_joint_loss
 from lerobot_wam.diffusion.sampler import SamplerConfig
@@ -39,6 +39,9 @@ from lerobot_wam.runtime.session import Observation, Runtime, Session
 from lerobot_wam.weights import read_weights
 
 logger = logging.getLogger(__name__)
+
+AUGMENTATION = "augmentation"
+"""Key of a training batch's list of random crops and colours, one a sample."""
 
 
 class WAMPolicy(PreTrainedPolicy):
@@ -179,6 +182,9 @@ class WAMPolicy(PreTrainedPolicy):
         generator.manual_seed(hash((int(self.noise_seed), int(self.steps_done), rank)) % 2**63)
         model = self.model if self.training else self.acting_model
         frame_real, action_real = self._real_steps(batch)
+        video = self.action_spaces[self.category].spec.video
+        if self.training and (video.crop < 1 or video.color_jitter):
+            batch = {**batch, AUGMENTATION: draw_augmentations(video, len(frame_real), generator)}
         frame_mask = latent_frame_mask(~frame_real, self.video_codec.temporal_stride)
         chunks_B = real_chunks(action_real, frame_mask, self.config.max_chunks)
         losses = ragged_joint_loss(model, partial(self.training_window, batch), chunks_B, self.objective, generator)
@@ -284,17 +290,17 @@ class WAMPolicy(PreTrainedPolicy):
 
     def _tiled(self, batch: dict[str, Any]) -> Tensor:
         """Tile the cameras of the embodiment: [B, T, 3, H, W] in [0, 1]."""
-        cameras = self.action_spaces[self.category].spec.cameras
-        frames = {camera.key: batch[camera.key] for camera in cameras if camera.key in batch}
+        spec, config = self.action_spaces[self.category].spec, self.config
+        frames = {camera.key: batch[camera.key] for camera in spec.cameras if camera.key in batch}
         for key, view in frames.items():
-            trained = (self.config.input_features or {}).get(key)
+            trained = (config.input_features or {}).get(key)
             if trained is not None and tuple(view.shape[-2:]) != tuple(trained.shape[-2:]):
                 self._announce(
                     f"{key} is {view.shape[-2]}x{view.shape[-1]} pixels, the policy was trained on "
                     f"{trained.shape[-2]}x{trained.shape[-1]}: every frame is resized"
                 )
         single = {key: view.unsqueeze(1) if view.ndim == 4 else view for key, view in frames.items()}
-        return tile_views(single, cameras, self.config.image_size)
+        return tile_views(single, spec, config.image_size, config.head_resize, batch.get(AUGMENTATION))
 
     def _tasks(self, batch: dict[str, Any], count: int) -> list[str]:
         """Return one instruction per sample; where there is none, empty text."""

@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from lerobot_wam.embodiments.prompts import render_prompt
 from lerobot_wam.embodiments.schema import load_yaml, parse
 
 LATENTS_PER_CHUNK = 2
@@ -23,11 +24,30 @@ FRAMES_PER_LATENT = 4
 """Raw video frames in one latent frame (spec §1.7)."""
 
 RangeMode = Literal["quantile", "min_max"]
+ViewLayout = Literal["grid", "one", "two", "three", "droid"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A view's place in the tiled picture, in cells from the top left; every pixel is repeated ``width`` times."""
+
+    row: int
+    col: int
+    width: int = 1
+
+
+LAYOUTS: dict[str, tuple[tuple[int, int], tuple[Cell, ...]]] = {
+    "one": ((1, 1), (Cell(0, 0),)),
+    "two": ((2, 2), (Cell(0, 0), Cell(1, 0))),
+    "three": ((2, 2), (Cell(0, 0), Cell(1, 0), Cell(0, 1))),
+    "droid": ((2, 2), (Cell(1, 0), Cell(1, 1), Cell(0, 0, width=2))),
+}
+"""DreamZero's tilings (spec §2.5): rows and columns of the picture, and each camera's cell in the order of listing."""
 
 
 @dataclass(frozen=True)
 class CameraView:
-    """A camera and its cell in the tiled picture.
+    """A camera and, in the layout "grid", its cell in the tiled picture.
 
     Attributes:
         key: the dataset's feature, such as ``observation.images.front``.
@@ -98,13 +118,41 @@ class Normalization:
 
 
 @dataclass(frozen=True)
+class VideoTransform:
+    """What happens to every view besides the resize to its cell. Off by default; DreamZero's values in brackets.
+
+    Attributes:
+        crop: share of height and width that is kept [0.95]: the centre, in training a random place.
+        color_jitter: in training, the largest relative change of brightness, contrast and saturation and the
+            largest shift of hue, in turns [0.3, 0.4, 0.5, 0.08]; empty for none.
+        uint8: round down to whole levels of 255 at the end, as a pipeline does that stores uint8 pictures [true].
+    """
+
+    crop: float = 1.0
+    color_jitter: tuple[float, ...] = ()
+    uint8: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop is {self.crop}, expected a share of the view above 0 and at most 1")
+        if len(self.color_jitter) not in (0, 4) or min(self.color_jitter, default=0) < 0:
+            raise ValueError(
+                f"color_jitter is {list(self.color_jitter)}, expected [brightness, contrast, saturation, hue], each "
+                "0 or more, or nothing"
+            )
+
+
+@dataclass(frozen=True)
 class EmbodimentSpec:
     """One robot as the model sees it.
 
     Attributes:
         name: unique name; statistics and per-robot weights are stored under it.
         robot_types: LeRobot ``robot_type`` strings that mean this robot.
-        cameras: the views and their cells.
+        cameras: the views. Their order matters in every layout but "grid".
+        view_layout: how the views are tiled: "grid" by each camera's row and col, or one of ``LAYOUTS``. Named for
+            DreamZero's use: "three" is main, left, right camera; "droid" is left, right exterior, wrist camera.
+        video: crop and colours.
         state: dimensions of ``observation.state``, in the dataset's order.
         action: dimensions of ``action``, in the dataset's order. Empty together with ``state`` for video
             without a robot.
@@ -125,14 +173,23 @@ class EmbodimentSpec:
     robot_types: tuple[str, ...] = ()
     prompt: str = "{task}"
     normalization: Normalization = field(default_factory=Normalization)
+    view_layout: ViewLayout = "grid"
+    video: VideoTransform = field(default_factory=VideoTransform)
 
     def __post_init__(self) -> None:
         _require_unique("camera", (camera.key for camera in self.cameras))
-        _require_unique("camera cell (row, col)", ((camera.row, camera.col) for camera in self.cameras))
         _require_unique("state dimension", self.state_names)
         _require_unique("action dimension", self.action_names)
         if not self.cameras:
             raise ValueError("cameras is empty: a world action model needs at least one view")
+        if self.view_layout == "grid":
+            _require_unique("camera cell (row, col)", ((cell.row, cell.col) for cell in self.cells))
+        elif len(self.cameras) != len(self.cells) or any(camera.row or camera.col for camera in self.cameras):
+            raise ValueError(
+                f"view_layout {self.view_layout!r} places {len(self.cells)} cameras by their order, found "
+                f"{', '.join(f'{c.key} (row {c.row}, col {c.col})' for c in self.cameras)}: list as many and leave row "
+                "and col out, or use the layout grid"
+            )
         if self.fps <= 0 or self.video_stride < 1 or self.chunk_steps < 1:
             raise ValueError(
                 f"fps={self.fps}, video_stride={self.video_stride}, chunk_steps={self.chunk_steps}: "
@@ -163,13 +220,22 @@ class EmbodimentSpec:
         return self.chunk_steps // self.video_stride
 
     @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Each camera's place in the tiled picture."""
+        if self.view_layout == "grid":
+            return tuple(Cell(camera.row, camera.col) for camera in self.cameras)
+        return LAYOUTS[self.view_layout][1]
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the tiled picture."""
-        return 1 + max(c.row for c in self.cameras), 1 + max(c.col for c in self.cameras)
+        if self.view_layout == "grid":
+            return 1 + max(cell.row for cell in self.cells), 1 + max(cell.col for cell in self.cells)
+        return LAYOUTS[self.view_layout][0]
 
     def render_prompt(self, task: str) -> str:
-        """The model's text for a task: lower-cased as in DreamZero, at every ``{task}`` of the prompt (spec §2.6)."""
-        return self.prompt.replace("{task}", task.lower())
+        """The model's text for a task, see :func:`~lerobot_wam.embodiments.prompts.render_prompt`."""
+        return render_prompt(self.prompt, task)
 
     def check_chunk(self, latents_per_chunk: int = LATENTS_PER_CHUNK) -> None:
         """Check that one chunk of actions spans exactly ``latents_per_chunk`` latent frames.

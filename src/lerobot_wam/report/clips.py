@@ -112,7 +112,7 @@ def read_clip(
         raise ValueError(f"episode {episode} was recorded without an instruction: give one with --task")
     real = ~item[f"{spec.cameras[0].key}_is_pad"]
     views = {camera.key: item[camera.key][None] for camera in spec.cameras}
-    pixels = tile_views(views, spec.cameras, policy.config.image_size)[0]
+    pixels = tile_views(views, spec, policy.config.image_size, policy.config.head_resize)[0]
     states = item[OBS_STATE].float() if OBS_STATE in item else torch.zeros(len(real), 0)
     actions = item[ACTION][~item[f"{ACTION}_is_pad"]].float() if ACTION in item else torch.zeros(0, len(spec.action))
     source = f"{dataset.repo_id}, episode {episode}, frame {frame}"
@@ -135,11 +135,11 @@ def picture_clip(policy: WAMPolicy, image: str | Path, task: str, state: Sequenc
     if not Path(image).is_file():
         raise FileNotFoundError(f"no picture at {image}: check --image")
     spec = policy.action_spaces[policy.category].spec
-    height, width = policy.config.image_size
-    rows, cols = spec.grid
+    (height, width), (rows, cols) = policy.config.image_size, spec.grid
+    height, width = policy.config.head_resize or (rows * height, cols * width)
     try:
         with Image.open(image) as file:
-            picture = file.convert("RGB").resize((cols * width, rows * height), Image.Resampling.LANCZOS)
+            picture = file.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
     except UnidentifiedImageError:
         raise ValueError(f"{image} is not a picture that Pillow can read: give a PNG or JPEG with --image") from None
     pixels = torch.from_numpy(np.asarray(picture, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
