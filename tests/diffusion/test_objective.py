@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lerobot_wam.diffusion.objective import Losses, ObjectiveConfig, TrainingWindow, joint_loss, ragged_joint_loss
+from lerobot_wam.diffusion.objective import (
+    Draws,
+    ObjectiveConfig,
+    TrainingWindow,
+    draw,
+    joint_loss,
+    ragged_joint_loss,
+)
 from lerobot_wam.diffusion.schedule import NoiseConfig, draw_noise_levels
 from lerobot_wam.model.config import ModelConfig, VisualSummaryConfig
 from lerobot_wam.model.world_action_model import WorldActionModel
@@ -62,48 +69,20 @@ def one(window: TrainingWindow, index: int) -> TrainingWindow:
     return replace(window, **{**pick, "channel_weight": window.channel_weight})
 
 
-class ReplayedDraws:
-    """Make a sample's random draws the same alone and inside a batch by drawing for the full batch and slicing."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, batch: int, index: int | None) -> None:
-        randn, randint, rand = torch.randn, torch.randint, torch.rand
-
-        def sliced(draw, shape, generator):
-            full = draw((batch, *shape[1:]), generator)
-            return full if index is None else full[index : index + 1]
-
-        monkeypatch.setattr(
-            torch, "randn", lambda shape, generator=None: sliced(lambda s, g: randn(s, generator=g), shape, generator)
-        )
-        monkeypatch.setattr(
-            torch,
-            "randint",
-            lambda low, high, shape, generator=None: sliced(
-                lambda s, g: randint(low, high, s, generator=g), shape, generator
-            ),
-        )
-        monkeypatch.setattr(
-            torch, "rand", lambda *shape, generator=None: sliced(lambda s, g: rand(*s, generator=g), shape, generator)
-        )
-
-
 @pytest.mark.parametrize("mode", ["coupled", "decoupled", "high_noise", "independent"])
-def test_batch_loss_is_the_mean_of_single_losses(
-    model: WorldActionModel, monkeypatch: pytest.MonkeyPatch, mode: str
-) -> None:
+def test_batch_loss_is_the_mean_of_single_losses(model: WorldActionModel, mode: str) -> None:
     window = make_window()
     config = ObjectiveConfig(noise=NoiseConfig(mode=mode, pure_noise_probability=0.3))  # type: ignore[arg-type]
+    draws = draw(window, SMALL, config.noise, torch.Generator().manual_seed(5))
 
-    def losses(index: int | None) -> Losses:
-        with monkeypatch.context() as patch:
-            ReplayedDraws(patch, 3, index)
-            subset = window if index is None else one(window, index)
-            return joint_loss(model, subset, config, torch.Generator().manual_seed(5))
+    def alone(index: int) -> Tensor:
+        sample = Draws(**{name: value[index : index + 1] for name, value in vars(draws).items()})
+        return joint_loss(model, one(window, index), config, draws=sample).total[0]
 
-    together = losses(None).total
-    alone = torch.stack([losses(i).total[0] for i in range(3)])
-    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(together.mean(), alone.mean(), atol=1e-6, rtol=1e-6)
+    together = joint_loss(model, window, config, draws=draws).total
+    single = torch.stack([alone(i) for i in range(3)])
+    torch.testing.assert_close(together, single, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together.mean(), single.mean(), atol=1e-6, rtol=1e-6)
 
 
 def test_masked_tail_changes_nothing(model: WorldActionModel) -> None:

@@ -6,56 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
+from golden import build, read, under
 from torch import Tensor
 
-from lerobot_wam.model.config import ModelConfig
 from lerobot_wam.model.embodiment import ActionEncoder, CategoryMLP, sinusoid
 from lerobot_wam.model.layout import Kind, VideoGrid, step_layout, video_layout
 from lerobot_wam.model.rope import rotation_angles
 from lerobot_wam.model.transformer import time_sinusoid
-from lerobot_wam.model.world_action_model import NoisyWindow, WorldActionModel
+from lerobot_wam.model.world_action_model import NoisyWindow
 
 FORWARD_ATOL = 1e-5
 GRADIENT_RTOL = 1e-4
-
-
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    with safe_open(path, "pt") as file:
-        return {k: file.get_tensor(k) for k in file.keys()}, json.loads(file.metadata().get("meta", "{}"))  # noqa: SIM118
-
-
-def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def build(weights: dict[str, Tensor], meta: dict[str, Any], state_self_only: bool) -> WorldActionModel:
-    c = json.loads(meta["config"])
-    categories = weights["state_encoder.layer1.W"].shape[0]
-    condition = c["in_dim"] - c["out_dim"]
-    config = ModelConfig(
-        dim=c["dim"],
-        num_heads=c["num_heads"],
-        num_layers=c["num_layers"],
-        ffn_dim=c["ffn_dim"],
-        freq_dim=c["freq_dim"],
-        text_dim=c["text_dim"],
-        latent_channels=c["out_dim"],
-        condition_channels=condition,
-        image_dim=meta["clip_dim"],
-        action_dim=c["action_dim"],
-        state_dim=c["max_state_dim"],
-        action_hidden=c["hidden_size"],
-        num_categories=categories,
-        frames_per_chunk=c["num_frame_per_block"],
-        actions_per_chunk=c["num_action_per_block"],
-        states_per_chunk=c["num_state_per_block"],
-        max_chunks=c["max_chunk_size"],
-        state_self_only=state_self_only,
-    )
-    model = WorldActionModel(config)
-    model.load_state_dict(weights, strict=True)
-    return model
 
 
 def category(batch: int) -> Tensor:
@@ -67,7 +28,7 @@ def category(batch: int) -> Tensor:
 def test_training_forward_and_gradients(golden_dir: Path, kind: str, gradient_checkpointing: bool) -> None:
     tensors, meta = read(golden_dir / f"a_dit_train_{kind}.safetensors")
     gradients, _ = read(golden_dir / f"a_dit_train_{kind}_grads.safetensors")
-    model = build(under(tensors, "w."), meta, state_self_only=True)
+    model = build(under(tensors, "w."), json.loads(meta["config"]), state_self_only=True)
     model.gradient_checkpointing = gradient_checkpointing
     inputs = under(tensors, "in.")
     taps: dict[str, Tensor] = {}
@@ -106,7 +67,7 @@ def test_training_forward_and_gradients(golden_dir: Path, kind: str, gradient_ch
 @pytest.mark.parametrize("kind", ["i2v", "ti2v"])
 def test_last_clean_chunk_is_read_by_nobody(golden_dir: Path, kind: str) -> None:
     tensors, meta = read(golden_dir / f"a_dit_train_{kind}.safetensors")
-    model = build(under(tensors, "w."), meta, state_self_only=True)
+    model = build(under(tensors, "w."), json.loads(meta["config"]), state_self_only=True)
     inputs = under(tensors, "in.")
     keep = inputs["clean_x"].shape[2] - model.config.frames_per_chunk
     condition = inputs.get("y")
@@ -131,7 +92,7 @@ def test_last_clean_chunk_is_read_by_nobody(golden_dir: Path, kind: str) -> None
 @torch.no_grad()
 def test_cached_inference(golden_dir: Path, kind: str) -> None:
     tensors, meta = read(golden_dir / f"b_dit_infer_{kind}.safetensors")
-    model = build(under(tensors, "w."), meta, state_self_only=False)
+    model = build(under(tensors, "w."), json.loads(meta["config"]), state_self_only=False)
     context = model.embed_context(tensors["in.context"], tensors["in.clip_feature"])
     cache = None
     for call in json.loads(meta["calls"]):

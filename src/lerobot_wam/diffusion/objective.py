@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lerobot_wam.diffusion.schedule import NoiseConfig, draw_noise_levels, training_table
+from lerobot_wam.model.config import ModelConfig
 from lerobot_wam.model.world_action_model import NoisyWindow, WorldActionModel
 
 
@@ -72,6 +73,23 @@ class TrainingWindow:
 
 
 @dataclass(frozen=True)
+class Draws:
+    """Every random number behind one loss.
+
+    Attributes:
+        video_noise: [B, C, F, h, w].
+        video_index: Indices into the training table, int64 [B, F]; frame 0 has its own, a chunk's frames share one.
+        action_noise: [B, T, A].
+        action_index: Likewise, int64 [B, T].
+    """
+
+    video_noise: Tensor
+    video_index: Tensor
+    action_noise: Tensor
+    action_index: Tensor
+
+
+@dataclass(frozen=True)
 class Losses:
     """Per-sample losses, unweighted, each [B]."""
 
@@ -108,11 +126,29 @@ def ragged_joint_loss(
     return Losses(*(torch.cat([getattr(part, f.name) for part in parts])[order] for f in fields(Losses)))
 
 
+def draw(
+    window: TrainingWindow, sizes: ModelConfig, noise: NoiseConfig, generator: torch.Generator | None = None
+) -> Draws:
+    """Draw noise and noise levels for a window with a CPU generator; None uses torch's global one."""
+
+    def randn_like(x: Tensor) -> Tensor:
+        return torch.randn(x.shape, generator=generator).to(x)
+
+    batch, _, frames, _, _ = window.latent.shape
+    per_chunk = sizes.frames_per_chunk
+    chunks = (frames - 1) // per_chunk
+    video_noise = randn_like(window.latent)
+    levels = draw_noise_levels(noise, batch, chunks, per_chunk, sizes.actions_per_chunk, generator)
+    video_index, action_index = (index.to(window.latent.device) for index in levels)
+    return Draws(video_noise, video_index, randn_like(window.action), action_index)
+
+
 def joint_loss(
     model: WorldActionModel,
     window: TrainingWindow,
     config: ObjectiveConfig,
     generator: torch.Generator | None = None,
+    draws: Draws | None = None,
 ) -> Losses:
     """Noise a window, denoise it with teacher forcing and compare velocities.
 
@@ -121,41 +157,36 @@ def joint_loss(
         window: Clean data.
         config: Terms and averaging.
         generator: CPU generator of all random draws; None uses torch's global one.
+        draws: What was drawn before, to repeat a loss; None draws anew.
 
     Returns:
         Per-sample losses; the training loss is the mean of `total`.
     """
     latent, action = window.latent, window.action
-    batch, _, frames, _, _ = latent.shape
-    per_chunk, steps = model.config.frames_per_chunk, model.config.actions_per_chunk
-    chunks, device = (frames - 1) // per_chunk, latent.device
+    draws = draws or draw(window, model.config, config.noise, generator)
     table = training_table(config.noise.shift)
+    sigma, timestep, weight = (x.to(latent.device) for x in (table.sigma, table.timestep, table.weight))
 
-    def randn_like(x: Tensor) -> Tensor:
-        return torch.randn(x.shape, generator=generator).to(x)
-
-    video_noise = randn_like(latent)
-    video_index, action_index = draw_noise_levels(config.noise, batch, chunks, per_chunk, steps, generator)
-    action_noise = randn_like(action)
     first = 0 if config.first_frame_loss else 1
-    video_index, video_noise = video_index[:, first:], video_noise[:, :, first:]
+    video_index, action_index = draws.video_index[:, first:], draws.action_index
+    video_noise, action_noise = draws.video_noise[:, :, first:], draws.action_noise
     target_latent, frame_mask = latent[:, :, first:], window.frame_mask[:, first:]
 
-    video_sigma = table.sigma[video_index].to(device)[:, None, :, None, None]
-    action_sigma = table.sigma[action_index].to(device)[:, :, None]
+    video_sigma = sigma[video_index][:, None, :, None, None]
+    action_sigma = sigma[action_index][:, :, None]
     context = model.embed_context(window.text, window.image)
     condition = window.condition
     noisy = NoisyWindow(
         video=(1 - video_sigma) * target_latent + video_sigma * video_noise,
-        video_timestep=table.timestep[video_index].to(device),
+        video_timestep=timestep[video_index],
         action=(1 - action_sigma) * action + action_sigma * action_noise,
-        action_timestep=table.timestep[action_index].to(device),
+        action_timestep=timestep[action_index],
         state=window.state,
         category=window.category,
         condition=None if condition is None else condition[:, :, first:],
         summary=model.summarise(window.anchor_frame, context),
     )
-    past = frames - per_chunk  # nobody reads the last chunk's clean copy
+    past = latent.shape[2] - model.config.frames_per_chunk  # nobody reads the last chunk's clean copy
     clean_condition = None if condition is None else condition[:, :, :past]
     video, actions = model(noisy, latent[:, :, :past], context, clean_condition)
 
@@ -165,8 +196,8 @@ def joint_loss(
     video_error_BF = video_error.mean(dim=(1, 3, 4))
     action_error_BTA = (actions.float() - (action_noise - action).float()) ** 2
     if config.timestep_weighting:
-        video_error_BF = video_error_BF * table.weight[video_index].to(device)
-        action_error_BTA = action_error_BTA * table.weight[action_index].to(device)[:, :, None]
+        video_error_BF = video_error_BF * weight[video_index]
+        action_error_BTA = action_error_BTA * weight[action_index][:, :, None]
 
     if config.averaging == "official":
         video_loss = video_error_BF.mean(dim=1)
