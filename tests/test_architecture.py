@@ -23,6 +23,7 @@ FLOORS = {
     "weights": 1,
     "configuration_wam": 2,
     "data": 2,
+    "adoption": 3,
     "diffusion": 3,
     "processor_wam": 4,
     "runtime": 4,

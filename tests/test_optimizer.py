@@ -56,6 +56,8 @@ def test_split_takes_trainable_matrices_of_the_blocks():
     assert [p is net.blocks[0][0].weight for p in muon["params"]] == [True]
     assert (muon["use_muon"], adamw["use_muon"], len(adamw["params"])) == (True, False, 5)
     assert [g["use_muon"] for g in split_parameters(net.named_parameters(), ())] == [False]
+    adapters = {"blocks.0.q.lora_A.default.weight": nn.Parameter(torch.zeros(2, 8))}
+    assert [g["use_muon"] for g in split_parameters(adapters.items())] == [False]
 
 
 def test_equals_torchs_two_optimizers_step_by_step():

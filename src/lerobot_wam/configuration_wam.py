@@ -48,7 +48,8 @@ class WAMConfig(PreTrainedConfig):
     Args:
         preset: "nano", "wan2.2-5b" or "wan2.1-14b".
         compat: "wam", or "official" to act and average the loss as the official code does, defects included. It sets
-            state_self_only, restart_frame, noise_stream, seed, window_full, computed_steps and loss_averaging.
+            state_self_only, restart_frame, noise_stream, seed, padded_actions, window_full, computed_steps and
+            loss_averaging.
         embodiment: Name of a built-in embodiment, path of a YAML file, or "auto": the built-in one of the dataset's
             robot_type if there is one, else derived from the dataset's features.
         embodiments: Filled when the policy is built: name -> {"spec": ..., "statistics": ...}, in category order.
@@ -88,7 +89,8 @@ class WAMConfig(PreTrainedConfig):
         action_dim: Padded width of the action vector.
         state_dim: Padded width of the state vector.
         action_hidden: Hidden width of state encoder and action decoder.
-        state_self_only: Mask the state token to itself in training and inference alike.
+        state_self_only: Mask the state token to itself when acting, as it always is in training; False is the
+            official inference, in which it reads everything.
         absolute_positions: Add learned absolute positions to every token (nano).
         visual_summary: Add the convolutional summary of each chunk's first frame (nano).
         noise_mode: "coupled", "decoupled" (Flash), "high_noise" or "independent".
@@ -110,12 +112,18 @@ class WAMConfig(PreTrainedConfig):
             or "dynamic", by the similarity of successive velocities. The others repeat the last velocity.
         video_final_sigma: Noise level at which the video stops; the actions go to 0.
         restart_frame: What a restarted window is conditioned on: the "newest" frame, or the "official" choice, which
-            is the oldest of eight.
+            is the oldest of eight. Official blocks also begin with a copy of their own first frame instead of the
+            frame that the last one ended with.
         noise_stream: "session" draws new noise for every chunk; "fixed" the same, from `seed`, for each.
+        padded_actions: What action dimensions beyond the robot's hold while sampling: "zero", or "noise" that is
+            denoised like the rest, as in training and in the official inference.
         window_full: "restart" the window, or "slide" it: the oldest chunk behind the first frame is dropped.
         guidance_scale: Classifier-free guidance on the video velocity; 1 is off.
         negative_prompt: Text of the negative branch.
         seed: Seed of the sampling noise; every session gets its own stream, unless noise_stream is "fixed".
+        noise_seed: Seed of the training noise; None draws one when the policy is created.
+        steps_done: Optimizer steps behind these weights; counted by the policy, and part of what the training noise
+            is drawn from.
         ema_decay: Decay of the weight average that acts; 0 keeps none.
         optimizer: "adamw" or "muon_adamw" (Muon for the blocks' matrices).
         optimizer_lr: AdamW learning rate.
@@ -127,6 +135,9 @@ class WAMConfig(PreTrainedConfig):
         flat_fraction: Share of the steps after which the rate falls linearly.
         gradient_checkpointing: Recompute blocks in the backward pass.
         dtype: "float32" or "bfloat16" autocast in training.
+        weights_dtype: "float32" or "bfloat16": how the weights are held and saved; a checkpoint of the other kind is
+            converted while it is loaded. Whole models are trained in float32.
+        max_shard_size: Largest weight file of a checkpoint; bigger models are saved as several.
         save_predicted_video: Let `lerobot-eval` write the imagined video beside the real one.
     """
 
@@ -194,9 +205,12 @@ class WAMConfig(PreTrainedConfig):
     negative_prompt: str = _from_preset()
     restart_frame: Literal["newest", "official"] = _from_preset()
     noise_stream: Literal["session", "fixed"] = _from_preset()
+    padded_actions: Literal["zero", "noise"] = _from_preset()
     window_full: Literal["restart", "slide"] = _from_preset()
     seed: int = _from_preset()
 
+    noise_seed: int | None = None
+    steps_done: int = 0
     ema_decay: float = _from_preset()
     optimizer: Literal["adamw", "muon_adamw"] = _from_preset()
     optimizer_lr: float = _from_preset()
@@ -208,6 +222,8 @@ class WAMConfig(PreTrainedConfig):
     flat_fraction: float = _from_preset()
     gradient_checkpointing: bool = _from_preset()
     dtype: Literal["float32", "bfloat16"] = _from_preset()
+    weights_dtype: Literal["float32", "bfloat16"] = "float32"
+    max_shard_size: str = "5GB"
 
     save_predicted_video: bool = False
 

@@ -3,45 +3,42 @@
 import copy
 import logging
 import math
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
-from huggingface_hub import ModelCard
-from lerobot.configs import parser
+from huggingface_hub import ModelCard, save_torch_state_dict, snapshot_download
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
 from lerobot.utils.device_utils import resolve_safetensors_device
 from torch import Tensor
 
+from lerobot_wam.adoption import adopt_dataset
 from lerobot_wam.codecs.text import TextCodec, WordHashTextCodec
 from lerobot_wam.codecs.video import SpaceTimeDCTCodec
 from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.data.views import draw_augmentations, tile_views
-from lerobot_wam.data.windows import cut_batch, hold_last, latent_frame_mask, real_chunks, steps_until_task_change
+from lerobot_wam.data.windows import cut_batch, hold_last, latent_frame_mask, real_chunks
 from lerobot_wam.diffusion.objective import ObjectiveConfig, TrainingWindow, ragged_joint_loss
 from lerobot_wam.diffusion.sampler import SamplerConfig
 from lerobot_wam.diffusion.schedule import NoiseConfig
 from lerobot_wam.embodiments.action_space import ActionSpace
-from lerobot_wam.embodiments.datasets import check_dataset
-from lerobot_wam.embodiments.resolve import (
-    check_numbers,
-    load_stored_embodiment,
-    resolve_embodiment,
-    stored_embodiment,
-)
-from lerobot_wam.embodiments.statistics import read_columns
+from lerobot_wam.embodiments.resolve import load_stored_embodiment
 from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.model_card import data_row, generate_card, robot_rows, training_rows
-from lerobot_wam.runtime.session import Observation, Runtime, Session
-from lerobot_wam.weights import read_weights
+from lerobot_wam.runtime.session import Runtime
+from lerobot_wam.runtime.state import LoopRules, Observation, Session
+from lerobot_wam.weights import read_weights, replaced
 
 logger = logging.getLogger(__name__)
 
 AUGMENTATION = "augmentation"
 """Key of a training batch's list of random crops and colours, one a sample."""
+
+_CHECKPOINT_FILES = ["config.json", "model*.safetensors*", "*_codec/*"]
+_DOWNLOAD_OPTIONS = ("cache_dir", "force_download", "token", "local_files_only")
 
 
 class WAMPolicy(PreTrainedPolicy):
@@ -50,6 +47,7 @@ class WAMPolicy(PreTrainedPolicy):
     Args:
         config: The policy's configuration. Its `embodiments` are filled here when they are empty.
         dataset_meta: Metadata of the training dataset; needed to build a policy from scratch.
+        weights_follow: Build the network without memory; `from_pretrained` fills it.
         kwargs: Whatever else LeRobot's factory passes; not used.
 
     Raises:
@@ -59,14 +57,16 @@ class WAMPolicy(PreTrainedPolicy):
     config_class = WAMConfig
     name = "wam"
 
-    def __init__(self, config: WAMConfig, dataset_meta: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self, config: WAMConfig, dataset_meta: Any = None, weights_follow: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(config)
         self.config: WAMConfig = config
         self._task_horizon: Tensor | None = None
         self._announced: set[str] = set()
         self.video_codec, self.text_codec = make_codecs(config)
         if dataset_meta is not None:
-            self._adopt_dataset(dataset_meta)
+            self._task_horizon = adopt_dataset(config, dataset_meta)
         if not config.embodiments:
             raise ValueError(
                 "the policy knows no embodiment: train it on a dataset (--dataset.repo_id=...) or load a checkpoint "
@@ -76,14 +76,14 @@ class WAMPolicy(PreTrainedPolicy):
         self.action_spaces = spaces
         names = list(config.embodiments)
         self.category = names.index(config.embodiment) if config.embodiment in names else 0
-        self.model = WorldActionModel(config.model_config)
+        with torch.device("meta") if weights_follow else nullcontext():
+            self.model = WorldActionModel(config.model_config).to(getattr(torch, config.weights_dtype))
         self.model.gradient_checkpointing = config.gradient_checkpointing
         self.ema_model: WorldActionModel | None = None
         if config.ema_decay > 0:
             self.ema_model = copy.deepcopy(self.model).requires_grad_(False)
-        # Training noise is a function of (seed, step), so that a resumed run draws what an uninterrupted one would.
-        self.register_buffer("noise_seed", torch.randint(0, 2**31, ()))
-        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
+        if config.noise_seed is None:
+            config.noise_seed = int(torch.randint(0, 2**31, ()))
         self.objective = ObjectiveConfig(
             noise=NoiseConfig(
                 mode=config.noise_mode,
@@ -100,29 +100,6 @@ class WAMPolicy(PreTrainedPolicy):
         self.last_predicted_latents: Tensor | None = None
         self.reset()
 
-    def _adopt_dataset(self, meta: Any) -> None:
-        """Fill the embodiment from the training data, or check the data against the stored one."""
-        config = self.config
-        config.validate_features()
-        columns = read_columns(Path(meta.root))
-        if not config.embodiments:
-            spec = resolve_embodiment(
-                config.embodiment, meta.features, meta.fps, meta.robot_type, config.video_stride, config.chunk_steps
-            )
-            config.embodiments = {spec.name: stored_embodiment(spec, columns)}
-            config.embodiment = spec.name
-        else:
-            name = config.embodiment if config.embodiment in config.embodiments else next(iter(config.embodiments))
-            spec, _ = load_stored_embodiment(name, config.embodiments[name])
-            # LeRobot renames the columns of batches, and tells the policy of it in no other way.
-            renamed = yaml.safe_load(parser.parse_arg("rename_map") or "{}")
-            check_dataset(spec, {renamed.get(key, key): f for key, f in meta.features.items()}, meta.fps)
-            check_numbers(spec, columns)
-        _check_widths(config, len(spec.action), len(spec.state))
-        _check_episode_lengths(config, columns.episode_index)
-        horizon = steps_until_task_change(columns.episode_index, columns.task_index)
-        self._task_horizon = None if horizon is None else torch.from_numpy(horizon)
-
     @property
     def acting_model(self) -> WorldActionModel:
         """The weights that act: the average where one is kept."""
@@ -137,10 +114,22 @@ class WAMPolicy(PreTrainedPolicy):
             self.video_codec,
             self.text_codec,
             self.action_spaces,
-            SamplerConfig(config.solver, config.num_inference_steps, guidance=config.guidance_scale),
+            SamplerConfig(
+                config.solver,
+                config.num_inference_steps,
+                guidance=config.guidance_scale,
+                video_final_sigma=config.video_final_sigma,
+                computed_steps=config.computed_steps,
+            ),
             config.video_stride,
             config.n_action_steps,
             config.negative_prompt,
+            rules=LoopRules(
+                window_full=config.window_full,
+                restart_frame=config.restart_frame,
+                noise_stream=config.noise_stream,
+                padded_actions=config.padded_actions,
+            ),
         )
 
     def get_optim_params(self) -> Any:
@@ -155,10 +144,11 @@ class WAMPolicy(PreTrainedPolicy):
 
     def update(self) -> None:
         """Count the optimizer step and move the weight average; LeRobot calls it after every step."""
-        self.steps_done += 1
+        self.config.steps_done += 1
         if self.ema_model is not None:
             # The average follows quickly at first, else it would remember the random start.
-            decay = min(self.config.ema_decay, (1 + self.steps_done.item()) / (10 + self.steps_done.item()))
+            steps = self.config.steps_done
+            decay = min(self.config.ema_decay, (1 + steps) / (10 + steps))
             with torch.no_grad():
                 averages: list[Tensor] = list(self.ema_model.parameters())
                 weights: list[Tensor] = list(self.model.parameters())
@@ -179,7 +169,8 @@ class WAMPolicy(PreTrainedPolicy):
         """
         generator = torch.Generator()
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        generator.manual_seed(hash((int(self.noise_seed), int(self.steps_done), rank)) % 2**63)
+        # A function of seed and step, so that a resumed run draws what an uninterrupted one would.
+        generator.manual_seed(hash((self.config.noise_seed, self.config.steps_done, rank)) % 2**63)
         model = self.model if self.training else self.acting_model
         frame_real, action_real = self._real_steps(batch)
         video = self.action_spaces[self.category].spec.video
@@ -399,11 +390,34 @@ class WAMPolicy(PreTrainedPolicy):
             "modules_to_save": ["state_encoder", "action_encoder", "action_decoder"],
         }
 
+    def _save_pretrained(
+        self, save_directory: Path, state_dict: dict[str, Tensor] | None = None, **kwargs: Any
+    ) -> None:
+        """Save configuration and weights; large ones in shards. A crash leaves what was there before."""
+        state = self.state_dict() if state_dict is None else state_dict
+        with replaced(save_directory) as folder:
+            save_torch_state_dict(state, folder, max_shard_size=self.config.max_shard_size)
+            self.config._save_pretrained(folder)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_name_or_path: str | Path, *, revision: str | None = None, **kwargs: Any
+    ) -> "WAMPolicy":
+        """LeRobot's, for sharded checkpoints too; of a repository on the Hub only the checkpoint's files are fetched.
+
+        The network is built without memory and filled tensor by tensor, so loading needs hardly more than its size.
+        """
+        folder = pretrained_name_or_path
+        if not Path(folder).is_dir():
+            options = {name: kwargs.pop(name) for name in _DOWNLOAD_OPTIONS if name in kwargs}
+            folder = snapshot_download(str(folder), revision=revision, allow_patterns=_CHECKPOINT_FILES, **options)
+        return super().from_pretrained(folder, weights_follow=True, **kwargs)
+
     @classmethod
     def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
-        """Load strictly, whatever `strict` says; weight averages are matched to what the configuration keeps."""
-        device = resolve_safetensors_device(map_location)
-        model.load_state_dict(read_weights(model_file, model.state_dict(), device))
+        """Load strictly, whatever `strict` says; see `read_weights`."""
+        state = read_weights(Path(model_file).parent, model.state_dict(), resolve_safetensors_device(map_location))
+        model.load_state_dict(state, assign=True)
         return model
 
 
@@ -420,21 +434,3 @@ def make_codecs(config: WAMConfig) -> tuple[SpaceTimeDCTCodec, TextCodec]:
         )
     video_codec = SpaceTimeDCTCodec(patch=config.codec_patch, channels=config.latent_channels)
     return video_codec, WordHashTextCodec(dim=config.text_dim, length=config.text_length)
-
-
-def _check_widths(config: WAMConfig, actions: int, states: int) -> None:
-    for kind, width, found in (("action", config.action_dim, actions), ("state", config.state_dim, states)):
-        if found > width:
-            raise ValueError(
-                f"the dataset has {found} {kind} dimensions, the model {width}: set --policy.{kind}_dim={found} or more"
-            )
-
-
-def _check_episode_lengths(config: WAMConfig, episode_index: Any) -> None:
-    _, lengths = torch.unique(torch.from_numpy(episode_index.copy()), return_counts=True)
-    if lengths.max() <= config.drop_n_last_frames:
-        raise ValueError(
-            f"the longest episode has {int(lengths.max())} steps, but windows may not start in an episode's last "
-            f"{config.drop_n_last_frames}: record longer episodes, or set --policy.drop_n_last_frames=0 to train on "
-            "masked tails"
-        )

@@ -69,7 +69,8 @@ def split_parameters(
 
     Args:
         named_parameters: As `torch.nn.Module.named_parameters` gives them.
-        muon_modules: A matrix goes to Muon when its name contains one of these.
+        muon_modules: A matrix goes to Muon when its name contains one of these. The factors of LoRA adapters never
+            do: their product is the update, and orthogonalising each of the two is not orthogonalising that.
 
     Returns:
         Parameter groups for `MuonAdamW`, in the order of ``named_parameters``.
@@ -78,7 +79,8 @@ def split_parameters(
     chosen: dict[bool, list[nn.Parameter | Tensor]] = {True: [], False: []}
     for name, parameter in named_parameters:
         if parameter.requires_grad:
-            chosen[parameter.ndim == 2 and any(part in name for part in patterns)].append(parameter)
+            is_matrix = parameter.ndim == 2 and ".lora_" not in name
+            chosen[is_matrix and any(part in name for part in patterns)].append(parameter)
     return [{"params": params, "use_muon": use_muon} for use_muon, params in chosen.items() if params]
 
 
@@ -96,7 +98,7 @@ class MuonAdamWConfig(OptimizerConfig):
         ns_steps: Newton-Schulz iterations per Muon update.
         betas: AdamW's decay rates of the gradient's first and second moment.
         eps: AdamW's denominator offset.
-        muon_modules: Matrices whose parameter name contains one of these go to Muon.
+        muon_modules: Matrices whose parameter name contains one of these go to Muon, except LoRA's.
     """
 
     lr: float = 3e-3

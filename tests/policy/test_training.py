@@ -31,7 +31,7 @@ def test_trains_and_the_checkpoint_loads(train: Train, arm_data: Path, tmp_path:
     state = policy.state_dict()
     assert stored.keys() == state.keys()
     assert all(torch.equal(stored[name], state[name]) for name in stored)
-    assert policy.steps_done == 3
+    assert policy.config.steps_done == 3
     assert list(policy.config.embodiments) == ["wam_sim_viperx"]
     torch.manual_seed(1000)  # LeRobot's default seed
     start = make_policy(tiny_config(), ds_meta=LeRobotDatasetMetadata("local/arm", root=arm_data))
@@ -66,10 +66,10 @@ def test_noise_is_a_function_of_seed_and_step(arm_data: Path):
     batch = make_batch(arm_data, policy.config)
     loss = policy.forward(batch)[0].item()
     assert policy.forward(batch)[0].item() == loss
-    policy.steps_done += 1
+    policy.config.steps_done += 1
     later = policy.forward(batch)[0].item()
-    policy.steps_done -= 1
-    policy.noise_seed += 1
+    policy.config.steps_done -= 1
+    policy.config.noise_seed += 1
     assert len({loss, later, policy.forward(batch)[0].item()}) == 3
 
 
@@ -77,12 +77,12 @@ def test_the_average_follows_fast_at_first_and_slowly_later(arm_data: Path):
     policy = build_policy(arm_data, ema_decay=0.9)
     average, weight = policy.ema_model.head.head.bias, policy.model.head.head.bias
     for step, decay in ((0, 2 / 11), (4, 6 / 15), (999, 0.9)):
-        policy.steps_done.fill_(step)
+        policy.config.steps_done = step
         with torch.no_grad():
             average.zero_(), weight.fill_(1.0)
         policy.update()
         torch.testing.assert_close(average, torch.full_like(average, 1 - decay))
-        assert policy.steps_done == step + 1
+        assert policy.config.steps_done == step + 1
 
 
 def test_held_out_loss(train: Train, arm_data: Path, tmp_path: Path):
@@ -119,7 +119,7 @@ def test_distributed_training_wraps_it(arm_data: Path, tmp_path: Path):
             wrapped.module.update()
     finally:
         torch.distributed.destroy_process_group()
-    assert policy.steps_done == 2
+    assert policy.config.steps_done == 2
 
 
 def test_evaluates_in_the_tabletop_and_shows_what_it_imagined(
