@@ -8,6 +8,7 @@ COMPAT: dict[str, dict[str, Any]] = {
     "wam": {
         "restart_frame": "newest",
         "noise_stream": "session",
+        "padded_actions": "zero",
         "seed": 0,
         "window_full": "restart",
         "computed_steps": "all",
@@ -17,6 +18,7 @@ COMPAT: dict[str, dict[str, Any]] = {
         "loss_averaging": "official",
         "restart_frame": "official",
         "noise_stream": "fixed",
+        "padded_actions": "noise",
         "seed": 1140,
         "window_full": "restart",
         "computed_steps": "8",

@@ -7,118 +7,21 @@ generator of its own, so a batch of N equals N runs alone. Imagined video is ret
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from lerobot_wam.codecs.image import ImageCodec
 from lerobot_wam.codecs.text import TextCodec
 from lerobot_wam.codecs.video import VideoCodec
 from lerobot_wam.diffusion.sampler import SamplerConfig, VelocityFunction, sample_chunk
 from lerobot_wam.embodiments.action_space import ActionSpace
-from lerobot_wam.model.cache import KVCache
-from lerobot_wam.model.world_action_model import Context, NoisyWindow, WorldActionModel
+from lerobot_wam.model.world_action_model import NoisyWindow, WorldActionModel
+from lerobot_wam.runtime.state import Branch, Dream, LoopRules, Observation, Session
 
-
-class ImageCodec(Protocol):
-    """First-frame conditioning of the presets with an image branch."""
-
-    def encode(self, frame: Tensor) -> Tensor:
-        """Frames [B, 3, H, W] in [-1, 1] to image tokens [B, I, image_dim]."""
-        ...
-
-
-@dataclass(frozen=True)
-class LoopRules:
-    """What the closed loop does where the official code (spec §3.1, §3.3) and this package differ.
-
-    Attributes:
-        window_full: "restart" begins a new window on the newest frame; "slide" drops the oldest chunk behind the
-            first frame and turns the other cached keys back by one chunk (see `KVCache.slide`).
-        restart_frame: "newest" conditions a new window on the newest frame, and a block begins with the frame that
-            the last one ended with. "official" conditions it on the oldest of eight frames, and a block begins with
-            a copy of its own first frame.
-        noise_stream: "session" draws on from the session's generator; "fixed" starts it again from its seed for the
-            video and for the actions of every chunk, which gives each chunk the same noise.
-        padded_actions: What the dimensions hold that the robot does not have: "zero", or "noise" that is denoised
-            like the rest (official).
-    """
-
-    window_full: Literal["restart", "slide"] = "restart"
-    restart_frame: Literal["newest", "official"] = "newest"
-    noise_stream: Literal["session", "fixed"] = "session"
-    padded_actions: Literal["zero", "noise"] = "zero"
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What one robot sees now.
-
-    Attributes:
-        frame: The tiled view, pixels in [-1, 1], [3, H, W].
-        state: Physical proprioception [S].
-        task: Instruction text.
-    """
-
-    frame: Tensor
-    state: Tensor
-    task: str
-
-
-@dataclass(frozen=True)
-class Dream:
-    """One denoised chunk.
-
-    Attributes:
-        actions: Absolute physical actions [steps, A].
-        latents: Imagined video latents [C, F, h, w].
-        starts_window: Whether the window was restarted on the newest frame for this chunk.
-        anchor_frame: The observed frame that the chunk starts from, [3, H, W].
-    """
-
-    actions: Tensor
-    latents: Tensor
-    starts_window: bool
-    anchor_frame: Tensor
-
-
-@dataclass(frozen=True)
-class Branch:
-    """One instruction's view of the window: its embedded context and what was observed under it."""
-
-    context: Context
-    cache: KVCache
-
-
-@dataclass
-class Session:
-    """State of one robot's episode. Create it with `Runtime.new_session`; drop it to forget.
-
-    Attributes:
-        generator: Stream of this session's sampling noise.
-        category: Index of the robot's embodiment.
-        branches: The current window under the task and, with guidance, under the negative prompt; empty before
-            the first chunk and after a change of task.
-        condition: First-frame conditioning channels of the whole window [1, Cc, F, h, w]; None for models without.
-        task: The current task.
-        frames: Frames observed since, and including, the last one in the cache.
-        steps: Control steps since the last chunk was computed.
-        queue: Actions of the current chunk that are still to be executed, [A] each.
-        dream: The newest chunk.
-        chunks: Chunks computed so far.
-    """
-
-    generator: torch.Generator
-    category: int = 0
-    branches: tuple[Branch, ...] = ()
-    condition: Tensor | None = None
-    task: str | None = None
-    frames: list[Tensor] = field(default_factory=list)
-    steps: int = 0
-    queue: list[Tensor] = field(default_factory=list)
-    dream: Dream | None = None
-    chunks: int = 0
+OURS = LoopRules()
 
 
 class Runtime:
@@ -149,7 +52,7 @@ class Runtime:
         execute_steps: int | None = None,
         negative_prompt: str = "",
         image_codec: ImageCodec | None = None,
-        rules: LoopRules = LoopRules(),
+        rules: LoopRules = OURS,
     ) -> None:
         self.model = model
         self.video_codec = video_codec
@@ -337,10 +240,10 @@ class Runtime:
             shown = _condition(group, first, config.frames_per_chunk)
             branches = [
                 Branch(old.context, self.model.write_observation(latent, old.context, old.cache, shown))
-                for old in _stack(group)
+                for old in _joined(group)
             ]
         for row, session in enumerate(group):
-            session.branches = tuple(_pick(branch, row, len(group)) for branch in branches)
+            session.branches = tuple(branch.pick(row, len(group)) for branch in branches)
 
     def _denoise(
         self,
@@ -351,7 +254,7 @@ class Runtime:
         given_latents: list[Tensor] | None,
     ) -> list[Dream]:
         config, device, batch = self.model.config, self.device, len(group)
-        branches = _stack(group)
+        branches = _joined(group)
         frames = torch.stack([o.frame for o in observations]).to(device)
         height, width = frames.shape[-2:]
         shape = self.video_codec.latent_shape(1, height, width)
@@ -423,20 +326,9 @@ class Runtime:
         return space.encode(action.float().cpu()[None, None], anchor[None, None])[0, 0]
 
 
-def _stack(group: list[Session]) -> list[Branch]:
-    """Join the sessions' branches along the batch."""
-    stacked = []
-    for branches in zip(*(session.branches for session in group), strict=True):
-        context = Context.stack([branch.context for branch in branches])
-        stacked.append(Branch(context, KVCache.stack([branch.cache for branch in branches])))
-    return stacked
-
-
-def _pick(branch: Branch, row: int, batch: int) -> Branch:
-    """Take one session's share out of a joined branch, with storage of its own."""
-    if batch == 1:
-        return branch
-    return Branch(branch.context.pick(row), branch.cache.pick(row))
+def _joined(group: list[Session]) -> list[Branch]:
+    """The sessions' branches, joined along the batch."""
+    return [Branch.stack(branches) for branches in zip(*(session.branches for session in group), strict=True)]
 
 
 def _condition(group: list[Session], first: int, count: int) -> Tensor | None:

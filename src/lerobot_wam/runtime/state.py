@@ -1,0 +1,112 @@
+"""What the closed loop keeps of one robot, and the rules it follows: values without behaviour of their own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lerobot_wam.model.cache import KVCache
+from lerobot_wam.model.world_action_model import Context
+
+
+@dataclass(frozen=True)
+class LoopRules:
+    """What the closed loop does where the official code (spec §3.1, §3.3) and this package differ.
+
+    Attributes:
+        window_full: "restart" begins a new window on the newest frame; "slide" drops the oldest chunk behind the
+            first frame and turns the other cached keys back by one chunk (see `KVCache.slide`).
+        restart_frame: "newest" conditions a new window on the newest frame, and a block begins with the frame that
+            the last one ended with. "official" conditions it on the oldest of eight frames, and a block begins with
+            a copy of its own first frame.
+        noise_stream: "session" draws on from the session's generator; "fixed" starts it again from its seed for the
+            video and for the actions of every chunk, which gives each chunk the same noise.
+        padded_actions: What the dimensions hold that the robot does not have: "zero", or "noise" that is denoised
+            like the rest (official).
+    """
+
+    window_full: Literal["restart", "slide"] = "restart"
+    restart_frame: Literal["newest", "official"] = "newest"
+    noise_stream: Literal["session", "fixed"] = "session"
+    padded_actions: Literal["zero", "noise"] = "zero"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one robot sees now.
+
+    Attributes:
+        frame: The tiled view, pixels in [-1, 1], [3, H, W].
+        state: Physical proprioception [S].
+        task: Instruction text.
+    """
+
+    frame: Tensor
+    state: Tensor
+    task: str
+
+
+@dataclass(frozen=True)
+class Dream:
+    """One denoised chunk.
+
+    Attributes:
+        actions: Absolute physical actions [steps, A].
+        latents: Imagined video latents [C, F, h, w].
+        starts_window: Whether the window was restarted on the newest frame for this chunk.
+        anchor_frame: The observed frame that the chunk starts from, [3, H, W].
+    """
+
+    actions: Tensor
+    latents: Tensor
+    starts_window: bool
+    anchor_frame: Tensor
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One instruction's view of the window: its embedded context and what was observed under it."""
+
+    context: Context
+    cache: KVCache
+
+    @staticmethod
+    def stack(branches: "Sequence[Branch]") -> "Branch":
+        """Join branches of several sessions along the batch."""
+        return Branch(Context.stack([b.context for b in branches]), KVCache.stack([b.cache for b in branches]))
+
+    def pick(self, row: int, batch: int) -> "Branch":
+        """Take one session's share out of `batch` joined ones, with storage of its own."""
+        return self if batch == 1 else Branch(self.context.pick(row), self.cache.pick(row))
+
+
+@dataclass
+class Session:
+    """State of one robot's episode. Create it with `Runtime.new_session`; drop it to forget.
+
+    Attributes:
+        generator: Stream of this session's sampling noise.
+        category: Index of the robot's embodiment.
+        branches: The current window under the task and, with guidance, under the negative prompt; empty before
+            the first chunk and after a change of task.
+        condition: First-frame conditioning channels of the whole window [1, Cc, F, h, w]; None for models without.
+        task: The current task.
+        frames: Frames observed since, and including, the last one in the cache.
+        steps: Control steps since the last chunk was computed.
+        queue: Actions of the current chunk that are still to be executed, [A] each.
+        dream: The newest chunk.
+        chunks: Chunks computed so far.
+    """
+
+    generator: torch.Generator
+    category: int = 0
+    branches: tuple[Branch, ...] = ()
+    condition: Tensor | None = None
+    task: str | None = None
+    frames: list[Tensor] = field(default_factory=list)
+    steps: int = 0
+    queue: list[Tensor] = field(default_factory=list)
+    dream: Dream | None = None
+    chunks: int = 0
