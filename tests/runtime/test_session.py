@@ -1,95 +1,25 @@
 """The closed loop without LeRobot: what is observed is remembered, what is imagined is not."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from tiny_loops import CHUNKS, SIZE, STEPS, frames, make_model, make_runtime, run, same, see
 
-from lerobot_wam.codecs.text import WordHashTextCodec
-from lerobot_wam.codecs.video import SpaceTimeDCTCodec
-from lerobot_wam.diffusion.sampler import SamplerConfig
-from lerobot_wam.embodiments.action_space import ActionSpace, ActionStatistics
-from lerobot_wam.embodiments.spec import CameraView, Dimension, EmbodimentSpec
-from lerobot_wam.model.cache import KVCache
-from lerobot_wam.model.config import ModelConfig, VisualSummaryConfig
 from lerobot_wam.model.world_action_model import NoisyWindow, WorldActionModel
-from lerobot_wam.runtime.session import Observation, Runtime, Session
-
-SIZE, STEPS, CHUNKS = 32, 8, 3
-SPEC = EmbodimentSpec(
-    name="two_joints",
-    cameras=(CameraView("observation.images.front"),),
-    state=(Dimension("a"), Dimension("b")),
-    action=(Dimension("a", relative=True), Dimension("b", relative=True)),
-    fps=10.0,
-    video_stride=1,
-    chunk_steps=STEPS,
-)
-SPACE = ActionSpace(
-    SPEC,
-    ActionStatistics(
-        np.full((1, 2), -0.5), np.full((1, 2), 0.7), state_low=np.full(2, -1.0), state_high=np.full(2, 1.0)
-    ),
-)
+from lerobot_wam.runtime.session import Runtime
+from lerobot_wam.runtime.state import Observation
 
 
 @pytest.fixture(scope="module")
 def model() -> WorldActionModel:
-    torch.manual_seed(0)
-    config = ModelConfig(
-        dim=32,
-        num_heads=2,
-        num_layers=2,
-        ffn_dim=32,
-        text_dim=16,
-        latent_channels=24,
-        action_dim=4,
-        state_dim=4,
-        freq_dim=16,
-        patch=(1, 1, 1),
-        action_hidden=16,
-        actions_per_chunk=STEPS,
-        max_chunks=CHUNKS,
-        visual_summary=VisualSummaryConfig(channels=(4, 4, 4), squeeze=4, hidden=8),
-    )
-    network = WorldActionModel(config).eval().requires_grad_(False)
-    for parameter in network.parameters():  # a fresh model's last layers are near zero and would hide the rest
-        parameter += 0.1 * torch.randn(parameter.shape)
-    return network
+    return make_model()
 
 
 @pytest.fixture
 def runtime(model: WorldActionModel) -> Callable[..., Runtime]:
-    def make(execute_steps: int | None = None, stride: int = 1, **sampler: object) -> Runtime:
-        codec = SpaceTimeDCTCodec(patch=16, channels=24)
-        text = WordHashTextCodec(dim=16, length=6)
-        config = SamplerConfig(steps=2, **sampler)  # type: ignore[arg-type]
-        return Runtime(model, codec, text, [SPACE], config, stride, execute_steps, negative_prompt="blurry")
-
-    return make
-
-
-def see(step: int, robot: int = 0, task: str = "push red") -> Observation:
-    """What robot number `robot` sees at a step, whatever it does."""
-    generator = torch.Generator().manual_seed(1000 * robot + step)
-    frame = torch.rand(3, SIZE, SIZE, generator=generator) * 2 - 1
-    return Observation(frame, torch.rand(2, generator=generator), task)
-
-
-def run(runtime: Runtime, session: Session, steps: Sequence[int], robot: int = 0, task: str = "push red") -> Tensor:
-    return torch.stack([runtime.act([session], [see(step, robot, task)])[0] for step in steps])
-
-
-def frames(runtime: Runtime, steps: Sequence[int]) -> Tensor:
-    return torch.stack([see(step).frame for step in steps], dim=1)[None]
-
-
-def same(first: KVCache, second: KVCache, tolerance: float = 1e-5) -> None:
-    assert first.layout.position.tolist() == second.layout.position.tolist()
-    for a, b in zip((*first.keys, *first.values), (*second.keys, *second.values), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
+    return partial(make_runtime, model)
 
 
 def test_the_cache_holds_what_was_observed(runtime: Callable[..., Runtime], model: WorldActionModel):
@@ -98,8 +28,8 @@ def test_the_cache_holds_what_was_observed(runtime: Callable[..., Runtime], mode
     run(loop, session, range(9))
     codec = loop.video_codec
     context = session.branches[0].context
-    first = model.write_observation(codec.encode(frames(loop, [0])), context)
-    both = model.write_observation(codec.encode(frames(loop, range(9)))[:, :, 1:], context, first)
+    first = model.write_observation(codec.encode(frames([0])), context)
+    both = model.write_observation(codec.encode(frames(range(9)))[:, :, 1:], context, first)
     assert session.branches[0].cache.frames == 3
     same(session.branches[0].cache, both)
     imagined = model.write_observation(session.dream.latents[None], context, first)
@@ -134,7 +64,7 @@ def test_a_full_window_starts_again_on_the_newest_frame(runtime: Callable[..., R
         if step % STEPS == 0:
             seen.append((session.branches[0].cache.frames, session.dream.starts_window))
     assert seen == [(1, True), (3, False), (5, False), (1, True), (3, False)]
-    latent = loop.video_codec.encode(frames(loop, [STEPS * CHUNKS]))
+    latent = loop.video_codec.encode(frames([STEPS * CHUNKS]))
     after_restart = model.write_observation(latent, session.branches[0].context)
     assert torch.allclose(session.branches[0].cache.keys[0][:, : after_restart.keys[0].shape[1]], after_restart.keys[0])
 
@@ -215,7 +145,7 @@ def test_given_actions_are_simulated_and_given_video_is_labelled(runtime: Callab
     simulated = loop.plan([loop.new_session(0)], [see(0)], given_action=[given])[0]
     torch.testing.assert_close(simulated.actions, given)
     assert not torch.equal(simulated.latents, dream.latents)
-    latents = loop.video_codec.encode(frames(loop, range(9)))[0, :, 1:]
+    latents = loop.video_codec.encode(frames(range(9)))[0, :, 1:]
     labelled = loop.plan([loop.new_session(0)], [see(0)], given_latents=[latents])[0]
     assert torch.equal(labelled.latents, latents)
     assert not torch.equal(labelled.actions, dream.actions)
@@ -248,7 +178,7 @@ def test_cached_denoising_equals_the_training_forward(runtime: Callable[..., Run
     session = loop.new_session(seed=0)
     total = 1 + 2 * CHUNKS
     generator = torch.Generator().manual_seed(1)
-    clean = loop.video_codec.encode(frames(loop, range(1 + STEPS * CHUNKS)))
+    clean = loop.video_codec.encode(frames(range(1 + STEPS * CHUNKS)))
     noisy = NoisyWindow(
         video=torch.randn(1, 24, total - 1, 2, 2, generator=generator),
         video_timestep=torch.tensor([[900.0, 900.0, 300.0, 300.0, 20.0, 20.0]]),
