@@ -28,7 +28,7 @@ _BRIGHTNESS = 0.3  # standard deviation of a whole scene's brightness
 
 
 class VideoCodec(Protocol):
-    """What the model needs from a video tokeniser."""
+    """What the model needs from a video tokeniser. It works on the device of what it is given."""
 
     latent_channels: int
     spatial_stride: int
@@ -37,8 +37,21 @@ class VideoCodec(Protocol):
     """Relative loss weight per channel [C], mean 1."""
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """(C, F, h, w) of a clip; ValueError for a clip that the codec cannot take."""
-        ...
+        """(C, F, h, w) for ``frames`` raw frames of ``height`` x ``width`` pixels.
+
+        Raises:
+            ValueError: frames is not 1+4k, or a size is not a multiple of the latent cell.
+        """
+        cell = self.spatial_stride
+        if frames < 1 or (frames - 1) % TEMPORAL_STRIDE:
+            raise ValueError(
+                f"the clip has {frames} frames, expected 1+4k (1, 5, 9, ...): cut frames or repeat the last"
+            )
+        if height < 1 or width < 1 or height % cell or width % cell:
+            raise ValueError(
+                f"frames are {height}x{width} pixels, expected multiples of the latent cell, {cell}: resize the views"
+            )
+        return self.latent_channels, 1 + (frames - 1) // TEMPORAL_STRIDE, height // cell, width // cell
 
     def encode(self, video: Tensor) -> Tensor:
         """[B,3,T,H,W] in [-1,1] to [B,C,F,h,w]."""
@@ -48,14 +61,31 @@ class VideoCodec(Protocol):
         """[B,C,F,h,w] to [B,3,T,H,W]."""
         ...
 
+    def condition(self, frame: Tensor, frames: int) -> Tensor:
+        """First-frame conditioning of a window (spec §1.6): which latent frame is given, and the latents it gives.
 
-class SpaceTimeDCTCodec(nn.Module):
+        Args:
+            frame: the window's first frame [B,3,H,W] in [-1,1].
+            frames: latent frames of the window, F.
+
+        Returns:
+            [B,4+C,F,h,w]: four channels that are 1 at latent frame 0 and 0 elsewhere, then the latents of the clip
+            that shows the frame and grey from there on.
+        """
+        grey = torch.zeros_like(frame)[:, :, None].expand(-1, -1, TEMPORAL_STRIDE * (frames - 1), -1, -1)
+        latents = self.encode(torch.cat([frame[:, :, None], grey], dim=2))
+        mask = latents.new_zeros(len(latents), CONDITION_MASK_CHANNELS, *latents.shape[2:])
+        mask[:, :, 0] = 1
+        return torch.cat([mask, latents], dim=1)
+
+
+class SpaceTimeDCTCodec(nn.Module, VideoCodec):
     """A training-free codec: the orthonormal DCT of 4 x p x p x 3 blocks, cut to the coefficients of largest prior.
 
     The first frame is coded alone, as a still group of four: its latent has the scale of every other latent
     of a still scene, and zero in all temporal channels. Decoding it averages the group, so it ignores those
     channels. With ``channels == 12*patch**2`` the codec is exactly invertible. There is no state and
-    nothing to save: all numbers follow from ``patch`` and ``channels``.
+    nothing to save: all numbers follow from ``patch`` and ``channels``. Like every codec it works where its input is.
 
     Args:
         patch: block edge in pixels.
@@ -105,24 +135,6 @@ class SpaceTimeDCTCodec(nn.Module):
         self.register_buffer("_analysis", (basis_CN / std[:, None]).T.float().contiguous(), persistent=False)
         self.register_buffer("_synthesis", (basis_CN * std[:, None]).float(), persistent=False)
 
-    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """(C, F, h, w) for ``frames`` raw frames of ``height`` x ``width`` pixels.
-
-        Raises:
-            ValueError: frames is not 1+4k, or a size is not a multiple of the patch.
-        """
-        p = self.spatial_stride
-        if frames < 1 or (frames - 1) % TEMPORAL_STRIDE:
-            raise ValueError(
-                f"the clip has {frames} frames, expected 1+4k (1, 5, 9, ...): cut frames or repeat the last"
-            )
-        if height < 1 or width < 1 or height % p or width % p:
-            raise ValueError(
-                f"frames are {height}x{width} pixels, expected multiples of the patch {p}: "
-                "resize the views or choose another patch"
-            )
-        return self.latent_channels, 1 + (frames - 1) // TEMPORAL_STRIDE, height // p, width // p
-
     def encode(self, video: Tensor) -> Tensor:
         """Latents of a clip.
 
@@ -133,6 +145,7 @@ class SpaceTimeDCTCodec(nn.Module):
             [B,C,1+k,H/p,W/p], about unit variance in the large channels.
         """
         _, F, h, w = self.latent_shape(*video.shape[2:])
+        self.to(video.device)
         p = self.spatial_stride
         first = video[:, :, :1].expand(-1, -1, TEMPORAL_STRIDE, -1, -1)
         groups = torch.cat([first, video[:, :, 1:]], dim=2).to(self._analysis.dtype)
@@ -148,6 +161,7 @@ class SpaceTimeDCTCodec(nn.Module):
                 f"latents have {C} channels, this codec (patch {self.spatial_stride}) keeps {self.latent_channels}: "
                 "decode with the codec that encoded them"
             )
+        self.to(latents.device)
         p = self.spatial_stride
         blocks_BFhwN = latents.movedim(1, -1).to(self._synthesis.dtype) @ self._synthesis
         blocks = blocks_BFhwN.reshape(B, F, h, w, 3, TEMPORAL_STRIDE, p, p)
