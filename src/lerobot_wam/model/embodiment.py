@@ -20,8 +20,14 @@ class CategoryLinear(nn.Module):
 
     def __init__(self, num_categories: int, in_dim: int, out_dim: int) -> None:
         super().__init__()
-        self.W = nn.Parameter(0.02 * torch.randn(num_categories, in_dim, out_dim))
-        self.b = nn.Parameter(torch.zeros(num_categories, out_dim))
+        self.W = nn.Parameter(torch.empty(num_categories, in_dim, out_dim))
+        self.b = nn.Parameter(torch.empty(num_categories, out_dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise as the official code does."""
+        nn.init.normal_(self.W, std=0.02)
+        nn.init.zeros_(self.b)
 
     def forward(self, x_BTI: Tensor, category_B: Tensor) -> Tensor:
         """Apply each sample's own weights."""
