@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import official
 import pytest
 import torch
 from golden import build, read, under
+from test_components import pixels
 from torch import Tensor
 
 from lerobot_wam.diffusion.objective import Draws, Losses, ObjectiveConfig, TrainingWindow, joint_loss
@@ -19,7 +21,7 @@ CASES = ["standard", "decoupled", "high_noise", "5B_standard"]
 
 
 def head(golden_dir: Path, weights: str, sample: dict[str, Tensor]) -> WorldActionModel:
-    """The network of a loss file, its window as long as the sample says."""
+    """The network of a loss file."""
     tensors, _ = read(golden_dir / f"{weights}.safetensors")
     model_weights = under(tensors, "w.model.")
     conditioned = model_weights["patch_embedding.weight"].shape[1] > sample["mid.clean_x"].shape[1]
@@ -102,4 +104,24 @@ def test_loss_from_latents(golden_dir: Path, case: str) -> None:
         torch.testing.assert_close(entering[name], sample[f"mid.{recorded}"], rtol=0, atol=1e-6, msg=recorded)
     for ours, name in zip(leaving[0], ("video_pred", "action_pred"), strict=True):
         torch.testing.assert_close(ours, sample[f"mid.{name}"], rtol=0, atol=1e-5)
+    check(losses, model, sample)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_loss_from_pixels_and_token_ids(golden_dir: Path, case: str) -> None:
+    sample, meta = read(golden_dir / f"c_train_loss_{case}.safetensors")
+    model, weights = head(golden_dir, meta["weights"], sample), golden_dir / f"{meta['weights']}.safetensors"
+    codec = official.video_codec(weights)
+    video = pixels(sample["in.images"], sample["mid.clean_x"], codec.spatial_stride)
+    ids, real = sample["in.text"][0], sample["in.text_attention_mask"][0].bool()
+    text, _ = official.text_codec(weights, lambda _: ids[real].tolist(), len(ids)).encode(["any"])
+    encoded = {
+        "latent": codec.encode(video),
+        "text": text,
+        "image": official.image_codec(weights, video[:, :, 0], sample["mid.clip_feature"]).encode(video[:, :, 0]),
+    }
+    if model.config.condition_channels:
+        encoded["condition"] = codec.condition(video[:, :, 0], sample["mid.clean_x"].shape[2])
+    draws = recorded_draws(sample, model)
+    losses = joint_loss(model, window_of(sample, model, **encoded), ObjectiveConfig(averaging="official"), draws=draws)
     check(losses, model, sample)

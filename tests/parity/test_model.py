@@ -17,6 +17,7 @@ from lerobot_wam.model.world_action_model import NoisyWindow
 
 FORWARD_ATOL = 1e-5
 GRADIENT_RTOL = 1e-4
+BFLOAT16_RTOL = 1e-2  # of the L2 norm; the official code in bfloat16 is 0.4 to 0.8 % from its own fp32 numbers
 
 
 def category(batch: int) -> Tensor:
@@ -88,11 +89,42 @@ def test_last_clean_chunk_is_read_by_nobody(golden_dir: Path, kind: str) -> None
     torch.testing.assert_close(action, tensors["out.action"], atol=FORWARD_ATOL, rtol=0)
 
 
+def close(ours: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+    """Each number in float32, the whole tensor in bfloat16."""
+    if dtype == torch.float32:
+        torch.testing.assert_close(ours, expected, atol=FORWARD_ATOL, rtol=0)
+    else:
+        assert (ours.float() - expected).norm() <= BFLOAT16_RTOL * expected.norm()
+
+
 @pytest.mark.parametrize("kind", ["i2v", "ti2v"])
 @torch.no_grad()
-def test_cached_inference(golden_dir: Path, kind: str) -> None:
+def test_training_forward_in_bfloat16(golden_dir: Path, kind: str) -> None:
+    tensors, meta = read(golden_dir / f"a_dit_train_{kind}.safetensors")
+    model = build(under(tensors, "w."), json.loads(meta["config"]), state_self_only=True).to(torch.bfloat16)
+    inputs = under(tensors, "in.")
+    context = model.embed_context(inputs["context"], inputs["clip_feature"])
+    window = NoisyWindow(
+        inputs["x"],
+        inputs["timestep"],
+        inputs["action"],
+        inputs["timestep_action"],
+        inputs["state"],
+        category(inputs["x"].shape[0]),
+        inputs.get("y"),
+    )
+    video, action = model(window, inputs["clean_x"], context, inputs.get("y"))
+    assert video.dtype == torch.bfloat16
+    close(video, tensors["out.video"], torch.bfloat16)
+    close(action, tensors["out.action"], torch.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["i2v", "ti2v"])
+@torch.no_grad()
+def test_cached_inference(golden_dir: Path, kind: str, dtype: torch.dtype) -> None:
     tensors, meta = read(golden_dir / f"b_dit_infer_{kind}.safetensors")
-    model = build(under(tensors, "w."), json.loads(meta["config"]), state_self_only=False)
+    model = build(under(tensors, "w."), json.loads(meta["config"]), state_self_only=False).to(dtype)
     context = model.embed_context(tensors["in.context"], tensors["in.clip_feature"])
     cache = None
     for call in json.loads(meta["calls"]):
@@ -102,7 +134,7 @@ def test_cached_inference(golden_dir: Path, kind: str) -> None:
         if call["update_kv_cache"]:
             assert (0 if cache is None else cache.frames) == start
             hidden, cache = model.encode_observation(inputs["x"], context, cache, condition)
-            time = model.time_embedding(time_sinusoid(inputs["timestep"][:, :1], model.config.freq_dim).float())
+            time = model.time_embedding(time_sinusoid(inputs["timestep"][:, :1], model.config.freq_dim).to(dtype))
             grid = VideoGrid(inputs["x"].shape[3] // 2, inputs["x"].shape[4] // 2)
             video = model.read_video(hidden, time.expand(-1, hidden.shape[1], -1), grid)
             assert cache.frames == call["cache_frames_after"]
@@ -118,12 +150,11 @@ def test_cached_inference(golden_dir: Path, kind: str) -> None:
                 condition,
             )
             video, action = model.denoise(window, context, cache)
-            torch.testing.assert_close(action, outputs["action"], atol=FORWARD_ATOL, rtol=0)
-        torch.testing.assert_close(video, outputs["video"], atol=FORWARD_ATOL, rtol=0)
+            close(action, outputs["action"], dtype)
+        close(video, outputs["video"], dtype)
     assert cache is not None
     for index, expected in under(tensors, "final_kv.").items():
-        ours = torch.stack([cache.keys[int(index)], cache.values[int(index)]])
-        torch.testing.assert_close(ours, expected, atol=FORWARD_ATOL, rtol=0)
+        close(torch.stack([cache.keys[int(index)], cache.values[int(index)]]), expected, dtype)
 
 
 @torch.no_grad()
