@@ -15,6 +15,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from lerobot_wam.embodiments.prompts import render_prompt
 from lerobot_wam.embodiments.schema import load_yaml, parse
 
@@ -254,6 +256,10 @@ class EmbodimentSpec:
         """The spec as JSON values; :meth:`from_dict` gives it back equal."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
+    def to_yaml(self) -> str:
+        """The text of a file that :func:`load_embodiment` reads; fields that hold their defaults are left out."""
+        return yaml.safe_dump(_without_defaults(self), sort_keys=False, default_flow_style=None, width=120)
+
     @classmethod
     def from_dict(cls, data: Any, where: str = "embodiment") -> "EmbodimentSpec":
         """A spec from plain values, checked strictly; ``where`` names the source in errors (SchemaError)."""
@@ -290,6 +296,20 @@ def load_embodiment(name_or_path: str | Path, latents_per_chunk: int = LATENTS_P
     spec = EmbodimentSpec.from_dict(load_yaml(text, name), where=name)
     spec.check_chunk(latents_per_chunk)
     return spec
+
+
+def _without_defaults(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_without_defaults(item) for item in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    kept = {}
+    for entry in dataclasses.fields(value):
+        made = entry.default_factory
+        default = entry.default if made is dataclasses.MISSING else made()
+        if getattr(value, entry.name) != default:
+            kept[entry.name] = _without_defaults(getattr(value, entry.name))
+    return kept
 
 
 def _require_unique(what: str, values: Iterable[object]) -> None:
