@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.configs.default import PeftConfig
+from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.policies import make_policy, make_pre_post_processors
+from lerobot.scripts import lerobot_train
 from safetensors.torch import load_file
 from tiny_policies import build_policy, make_batch, observe
 
@@ -93,3 +96,26 @@ def test_lerobot_train_writes_adapters(train: Callable[..., Path], base: Path, a
     policy = make_policy(config_of(folder), ds_meta=LeRobotDatasetMetadata("local/arm", root=arm_data))
     assert torch.isfinite(actions(policy.eval())).all()
     assert digest(base) == before
+
+
+def test_resumed_adapters_equal_an_uninterrupted_run(
+    train: Callable[..., Path], base: Path, arm_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """To the last bit, though the base, which holds most weights, is left as it was."""
+    config = config_of(base)
+    config.warmup_steps = 0
+    run = train(arm_data, tmp_path / "run", config, peft=PeftConfig(r=4), steps=4, save_freq=2)
+    half, end = (Path("checkpoints") / f"{step:06d}" for step in (2, 4))
+    config_path = run / half / "pretrained_model/train_config.json"
+    monkeypatch.setattr(sys, "argv", ["lerobot-train", f"--config_path={config_path}", "--resume=true"])
+    cfg = TrainPipelineConfig.from_pretrained(config_path)
+    cfg.resume, cfg.output_dir = True, tmp_path / "resumed"
+    torch.manual_seed(99)
+    lerobot_train.train(cfg)
+    start = load_file(run / half / "pretrained_model/adapter_model.safetensors")
+    for file in ("pretrained_model/adapter_model.safetensors", "training_state/optimizer_state.safetensors"):
+        straight, resumed = load_file(run / end / file), load_file(tmp_path / "resumed" / end / file)
+        assert straight.keys() == resumed.keys()
+        assert [name for name in straight if not torch.equal(straight[name], resumed[name])] == [], file
+    straight = load_file(run / end / "pretrained_model/adapter_model.safetensors")
+    assert any(not torch.equal(start[name], straight[name]) for name in start if "lora_A" in name)

@@ -1,6 +1,10 @@
 """What a checkpoint keeps, and what is said of one that does not fit."""
 
 import json
+import os
+import shutil
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +18,10 @@ from tiny_policies import build_policy, observe, tiny_config
 from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.presets import PRESETS
+from lerobot_wam.weights import read_weights
+
+
+ACTION_WEIGHT = "model.action_decoder.layer1.W"
 
 
 @pytest.fixture
@@ -112,6 +120,139 @@ def test_a_damaged_file_is_named(saved: Path):
     (saved / "model.safetensors").write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match=r"model.safetensors is damaged \(.*\): copy or download it again"):
         WAMPolicy.from_pretrained(saved)
+
+
+def test_missing_and_damaged_shards_are_named(saved: Path):
+    sharded = resave(saved, max_shard_size="100KB")
+    shards = sorted(sharded.glob("model-*.safetensors"))
+    assert len(shards) > 2
+    shards[1].write_bytes(shards[1].read_bytes()[:-1])
+    with pytest.raises(ValueError, match=rf"{shards[1].name} is damaged"):
+        WAMPolicy.from_pretrained(sharded)
+    shards[1].unlink()
+    with pytest.raises(FileNotFoundError, match=rf"lacks 1 of {len(shards)} weight files: {shards[1].name};"):
+        WAMPolicy.from_pretrained(sharded)
+    (sharded / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"index.json is damaged \(KeyError\('weight_map'\)\)"):
+        WAMPolicy.from_pretrained(sharded)
+    (sharded / "model.safetensors.index.json").unlink()
+    with pytest.raises(FileNotFoundError, match="expected model.safetensors or model.safetensors.index.json"):
+        WAMPolicy.from_pretrained(sharded)
+
+
+def resave(saved: Path, **settings: str) -> Path:
+    """The same checkpoint, saved with other settings."""
+    flags = [f"--{name}={value}" for name, value in settings.items()]
+    policy = WAMPolicy.from_pretrained(saved, config=PreTrainedConfig.from_pretrained(saved, cli_overrides=flags))
+    folder = saved.with_name("-".join(settings.values()))
+    policy.save_pretrained(folder)
+    return folder
+
+
+def test_shards_hold_the_same_checkpoint(saved: Path):
+    sharded = resave(saved, max_shard_size="100KB")
+    assert not (sharded / "model.safetensors").exists()
+    assert len(list(sharded.glob("model-*.safetensors"))) > 2
+    first, second = (WAMPolicy.from_pretrained(folder) for folder in (saved, sharded))
+    state = second.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in first.state_dict().items())
+    assert torch.equal(*(p.select_action(observe(p)) for p in (first, second)))
+
+
+def test_half_precision_is_kept_and_can_be_left(saved: Path):
+    half = resave(saved, weights_dtype="bfloat16")
+    assert {value.dtype for value in load_file(half / "model.safetensors").values()} == {torch.bfloat16}
+    policy = WAMPolicy.from_pretrained(half)
+    assert {p.dtype for p in policy.parameters()} == {torch.bfloat16}
+    assert torch.isfinite(policy.select_action(observe(policy))).all()
+    full = WAMPolicy.from_pretrained(resave(half, weights_dtype="float32"))
+    rounded = WAMPolicy.from_pretrained(saved).to(torch.bfloat16).state_dict()
+    assert all(torch.equal(value.to(torch.bfloat16), rounded[name]) for name, value in full.state_dict().items())
+    assert {p.dtype for p in full.parameters()} == {torch.float32}
+
+
+def test_one_shared_category_fills_all(saved: Path):
+    """As official checkpoints have it, for a policy with weights of their own for several robots."""
+
+    def keep_first(state: dict[str, torch.Tensor]) -> None:
+        for name in state:
+            if any(part in name for part in ("state_encoder", "action_encoder", "action_decoder", "bc_head.layer")):
+                state[name] = state[name][:1].clone()
+
+    rewrite(saved, keep_first)
+    policy = WAMPolicy.from_pretrained(saved)
+    weight = policy.model.action_decoder.layer1.W
+    assert weight.shape[0] == 4
+    assert torch.equal(weight, load_file(saved / "model.safetensors")[ACTION_WEIGHT].expand_as(weight))
+    assert torch.isfinite(policy.select_action(observe(policy))).all()
+
+
+def test_loading_draws_no_weights(saved: Path):
+    """The network is made without memory, so a big one needs its own size once."""
+    before = torch.get_rng_state()
+    WAMPolicy.from_pretrained(saved)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("old_size", "new_size"), [("5GB", "50KB"), ("50KB", "5GB"), ("50KB", "90KB")])
+def test_a_killed_save_leaves_a_whole_checkpoint(arm_data: Path, tmp_path: Path, old_size: str, new_size: str):
+    """Kill the saving process before each single change it makes to the disk: what is left is all old or all new."""
+    small = {"visual_summary": False, "auxiliary_bc_weight": 0.0, "ema_decay": 0.0}
+    policy = build_policy(arm_data, max_shard_size=old_size, **small)
+    policy.save_pretrained(tmp_path / "old")
+    expected = {policy.config.seed: {name: value.clone() for name, value in policy.state_dict().items()}}
+    policy.config.max_shard_size, policy.config.seed = new_size, 7
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter += 1
+    expected[7] = policy.state_dict()
+
+    seeds, target, killed = [], tmp_path / "target", True
+    while killed:
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(tmp_path / "old", target)
+        killed = save_and_die(policy, target, point=len(seeds))
+        seeds.append(json.loads((target / "config.json").read_text())["seed"])  # LeRobot reads it first
+        weights = read_weights(target, policy.state_dict(), "cpu")
+        assert all(torch.equal(weights[name], value) for name, value in expected[seeds[-1]].items())
+    assert seeds == sorted(seeds)
+    assert 2 < seeds.count(0) < len(seeds) - 2
+    policy.save_pretrained(tmp_path / "new")
+    assert {path.name for path in target.iterdir()} == {path.name for path in (tmp_path / "new").iterdir()}
+    assert torch.equal(*(p.select_action(observe(p)) for p in (policy.eval(), WAMPolicy.from_pretrained(target))))
+
+
+CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
+
+
+def save_and_die(policy: WAMPolicy, folder: Path, point: int) -> bool:
+    """Save in a process that dies by SIGKILL just before its change number `point`; False where it had fewer."""
+    child = os.fork()
+    if child == 0:
+        changes = iter(range(point))
+
+        def die(event: str, args: tuple) -> None:
+            writes = event == "open" and isinstance(args[1], str) and args[1].strip("bt") != "r"
+            if (event in CHANGES or writes) and next(changes, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(die)
+        policy.save_pretrained(folder)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] != 0
+
+
+def test_a_failed_save_cleans_up(saved: Path, monkeypatch: pytest.MonkeyPatch):
+    policy = WAMPolicy.from_pretrained(saved)
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+
+    def full_disk(*args: object, **kwargs: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(policy.config, "_save_pretrained", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        policy.save_pretrained(saved)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
 def test_no_embodiment_and_no_data():

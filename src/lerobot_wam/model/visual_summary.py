@@ -66,7 +66,8 @@ class VisualSummary(nn.Module):
         chunks = frame_BN3HW.shape[1]
         x = frame_BN3HW.flatten(0, 1)
         if x.shape[-2:] != self.image_size:
-            x = F.interpolate(x, self.image_size, mode="bilinear", antialias=True)
+            # In float: on a CPU, torch resizes no bfloat16 with antialiasing.
+            x = F.interpolate(x.float(), self.image_size, mode="bilinear", antialias=True).to(x.dtype)
         # What stands out from the picture's mean colour carries the information, not the bright background.
         x = (x - x.mean(dim=(2, 3), keepdim=True)) * PIXEL_GAIN
         x = F.gelu(self.convs[1](F.gelu(self.convs[0](x))))
@@ -87,8 +88,8 @@ def _soft_argmax(heat_EKHW: Tensor) -> Tensor:
     """Return, per map, where its softmax is centred (x, y in -1..1) and how concentrated it is, [E, 3 K]."""
     height, width = heat_EKHW.shape[2:]
     share_EKL = heat_EKHW.flatten(2).softmax(dim=2)
-    y = torch.linspace(-1, 1, height, device=heat_EKHW.device).repeat_interleave(width)
-    x = torch.linspace(-1, 1, width, device=heat_EKHW.device).repeat(height)
+    y = torch.linspace(-1, 1, height).repeat_interleave(width).to(share_EKL)
+    x = torch.linspace(-1, 1, width).repeat(height).to(share_EKL)
     return torch.cat([share_EKL @ x, share_EKL @ y, share_EKL.amax(dim=2)], dim=1)
 
 
