@@ -20,7 +20,6 @@ from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.presets import PRESETS
 from lerobot_wam.weights import read_weights
 
-
 ACTION_WEIGHT = "model.action_decoder.layer1.W"
 
 
@@ -136,7 +135,7 @@ def test_missing_and_damaged_shards_are_named(saved: Path):
     with pytest.raises(ValueError, match=r"index.json is damaged \(KeyError\('weight_map'\)\)"):
         WAMPolicy.from_pretrained(sharded)
     (sharded / "model.safetensors.index.json").unlink()
-    with pytest.raises(FileNotFoundError, match="expected model.safetensors or model.safetensors.index.json"):
+    with pytest.raises(FileNotFoundError, match=r"expected model.safetensors or model.safetensors.index.json"):
         WAMPolicy.from_pretrained(sharded)
 
 
