@@ -24,6 +24,7 @@ from lerobot.configs.train import TrainPipelineConfig
 import lerobot_wam.plugin  # noqa: F401
 from lerobot_wam.cli import main as command_line
 from lerobot_wam.configuration_wam import WAMConfig
+from lerobot_wam.embodiments.prompts import load_prompts
 from lerobot_wam.embodiments.schema import load_yaml
 from lerobot_wam.embodiments.spec import EmbodimentSpec
 from lerobot_wam.sim.config_tabletop import WAMTabletopEnv
@@ -193,10 +194,12 @@ def test_links_lead_somewhere(path: Path):
         assert not anchor or anchor in anchors(file), target
 
 
-def test_the_yaml_of_the_documents_is_an_embodiment():
+def test_the_yaml_of_the_documents_is_an_embodiment_and_a_prompt_file(tmp_path: Path):
     text = (ROOT / "docs/embodiments.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
-    EmbodimentSpec.from_dict(load_yaml(block, "docs"), where="docs").check_chunk()
+    embodiment, prompts = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    EmbodimentSpec.from_dict(load_yaml(embodiment, "docs"), where="docs").check_chunk()
+    (tmp_path / "prompts.yaml").write_text(prompts)
+    load_prompts(tmp_path / "prompts.yaml").template("oxe_droid")
 
 
 def test_the_picture_of_attention_is_drawn_from_the_code():

@@ -72,8 +72,10 @@ class WAMPolicy(PreTrainedPolicy):
                 "the policy knows no embodiment: train it on a dataset (--dataset.repo_id=...) or load a checkpoint "
                 "(--policy.path=...)"
             )
-        spaces = [ActionSpace(*load_stored_embodiment(name, e)) for name, e in config.embodiments.items()]
-        self.action_spaces = spaces
+        self.action_spaces = [
+            ActionSpace(*load_stored_embodiment(name, stored, config.prompt_templates.get(name)))
+            for name, stored in config.embodiments.items()
+        ]
         names = list(config.embodiments)
         self.category = names.index(config.embodiment) if config.embodiment in names else 0
         with torch.device("meta") if weights_follow else nullcontext():

@@ -75,7 +75,9 @@ def check_numbers(spec: EmbodimentSpec, columns: Columns) -> None:
     compute_statistics(columns, replace(spec, state=state, action=action))
 
 
-def load_stored_embodiment(name: str, stored: Mapping[str, Any]) -> tuple[EmbodimentSpec, ActionStatistics]:
-    """The inverse of `stored_embodiment`."""
+def load_stored_embodiment(
+    name: str, stored: Mapping[str, Any], prompt: str | None = None
+) -> tuple[EmbodimentSpec, ActionStatistics]:
+    """The inverse of `stored_embodiment`; a `prompt` that the weights were trained with replaces the spec's own."""
     spec = EmbodimentSpec.from_dict(stored["spec"], where=f"stored embodiment {name}")
-    return spec, ActionStatistics.from_dict(stored["statistics"])
+    return spec if prompt is None else replace(spec, prompt=prompt), ActionStatistics.from_dict(stored["statistics"])
