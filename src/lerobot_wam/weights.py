@@ -6,7 +6,7 @@ Face libraries lay them out.
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,34 +58,34 @@ def open_weights(path: Path) -> Any:
         raise ValueError(f"{path} is damaged ({error}): copy or download it again") from error
 
 
-def read_weights(folder: Path, expected: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
-    """Read a checkpoint that must hold exactly the tensors of `expected`, in their shapes; returned in their dtypes.
+def open_checkpoint(folder: Path) -> dict[str, Any]:
+    """Open a checkpoint's files; returns for every tensor its name and the file that it is in.
 
-    One tensor at a time is in memory besides the result. A checkpoint with a weight average (`ema_model.*`) fits a
-    policy that keeps none: the average, which acts, becomes the model. One without fits a policy that keeps one: the
-    average starts from the model. Per-robot weights of a single category, as official checkpoints have them, fill all
-    categories.
+    Raises:
+        FileNotFoundError: Files are missing.
+        ValueError: A file is damaged.
+    """
+    settle(folder)
+    tensors: dict[str, Any] = {}
+    for file in map(open_weights, weight_files(folder)):
+        tensors |= dict.fromkeys(file.keys(), file)
+    return tensors
+
+
+def read_weights(folder: Path, expected: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
+    """Read a checkpoint that must hold exactly the tensors of `expected`, returned in their shapes and dtypes.
+
+    One tensor at a time is in memory besides the result. See `match` for what fits.
 
     Raises:
         FileNotFoundError: Files are missing.
         ValueError: A file is damaged, or tensors are missing, unexpected or of another shape.
     """
-    settle(folder)
-    files: dict[str, Any] = {}
-    for file in map(open_weights, weight_files(folder)):
-        files |= dict.fromkeys(file.keys(), file)
-    stored_as = _stored_names(files, expected)
-    problems = [f"missing {name}" for name in expected.keys() - stored_as.keys()]
-    problems += [f"unexpected {name}" for name in stored_as.keys() - expected.keys()]
-    for name in expected.keys() & stored_as.keys():
-        found, wanted = files[stored_as[name]].get_slice(stored_as[name]).get_shape(), list(expected[name].shape)
-        shared = any(part in name for part in PER_ROBOT) and found == [1, *wanted[1:]]
-        if found != wanted and not shared:
-            problems.append(f"{name} is {found}, expected {wanted}")
+    files = open_checkpoint(folder)
+    shapes = {name: file.get_slice(name).get_shape() for name, file in files.items()}
+    stored_as, problems = match(shapes, expected)
     if problems:
-        raise ValueError(
-            f"{folder} does not fit the configuration in {len(problems)} tensors: {_some(sorted(problems))}"
-        )
+        raise ValueError(f"{folder} does not fit the configuration in {len(problems)} tensors: {_some(problems)}")
     state = {}
     for name, like in expected.items():
         view_of_file = files[stored_as[name]].get_tensor(stored_as[name])
@@ -94,15 +94,34 @@ def read_weights(folder: Path, expected: Mapping[str, Tensor], device: str) -> d
     return state
 
 
-def _stored_names(stored: Iterable[str], expected: Iterable[str]) -> dict[str, str]:
-    """For each tensor of the policy, the name of the stored one that it is filled from."""
+def match(stored: Mapping[str, list[int]], expected: Mapping[str, Tensor]) -> tuple[dict[str, str], list[str]]:
+    """Find the stored tensor for each of a policy's, and what does not fit.
+
+    A checkpoint with a weight average (`ema_model.*`) fits a policy that keeps none: the average, which acts, becomes
+    the model. One without fits a policy that keeps one: the average starts from the model. Per-robot weights of a
+    single category, as official checkpoints have them, fill all categories.
+
+    Args:
+        stored: Shapes of the checkpoint's tensors.
+        expected: The policy's tensors; they may be on the meta device.
+
+    Returns:
+        The stored name by the policy's name; and one text for each tensor that is missing, unexpected or misshapen.
+    """
     averaged, keeps_average = (any(name.startswith("ema_model.") for name in names) for names in (stored, expected))
+    stored_as = {name: name for name in stored}
     if averaged and not keeps_average:
-        return {name.removeprefix("ema_"): name for name in stored if not name.startswith("model.")}
-    names = {name: name for name in stored}
-    if keeps_average and not averaged:
-        names |= {f"ema_{name}": name for name in stored if name.startswith("model.")}
-    return names
+        stored_as = {name.removeprefix("ema_"): name for name in stored if not name.startswith("model.")}
+    elif keeps_average and not averaged:
+        stored_as |= {f"ema_{name}": name for name in stored if name.startswith("model.")}
+    problems = [f"missing {name}" for name in expected.keys() - stored_as.keys()]
+    problems += [f"unexpected {name}" for name in stored_as.keys() - expected.keys()]
+    for name in expected.keys() & stored_as.keys():
+        found, wanted = stored[stored_as[name]], list(expected[name].shape)
+        shared = any(part in name for part in PER_ROBOT) and found == [1, *wanted[1:]]
+        if found != wanted and not shared:
+            problems.append(f"{name} is {found}, expected {wanted}")
+    return stored_as, sorted(problems)
 
 
 def _some(words: list[str]) -> str:
