@@ -25,6 +25,7 @@ FLOORS = {
     "data": 2,
     "adoption": 3,
     "diffusion": 3,
+    "frozen": 3,
     "processor_wam": 4,
     "runtime": 4,
     "modeling_wam": 5,

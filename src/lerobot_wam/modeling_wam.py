@@ -16,8 +16,8 @@ from lerobot.utils.device_utils import resolve_safetensors_device
 from torch import Tensor
 
 from lerobot_wam.adoption import adopt_dataset
-from lerobot_wam.codecs.text import TextCodec, WordHashTextCodec
-from lerobot_wam.codecs.video import SpaceTimeDCTCodec
+from lerobot_wam.codecs.text import TextCodec
+from lerobot_wam.codecs.video import VideoCodec
 from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.data.views import draw_augmentations, tile_views
 from lerobot_wam.data.windows import cut_batch, hold_last, latent_frame_mask, real_chunks
@@ -26,6 +26,7 @@ from lerobot_wam.diffusion.sampler import SamplerConfig
 from lerobot_wam.diffusion.schedule import NoiseConfig
 from lerobot_wam.embodiments.action_space import ActionSpace
 from lerobot_wam.embodiments.resolve import load_stored_embodiment
+from lerobot_wam.frozen import FrozenCodecs, embed_components, resolve_embedded
 from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.model_card import data_row, generate_card, robot_rows, training_rows
 from lerobot_wam.runtime.session import Runtime
@@ -64,7 +65,12 @@ class WAMPolicy(PreTrainedPolicy):
         self.config: WAMConfig = config
         self._task_horizon: Tensor | None = None
         self._announced: set[str] = set()
-        self.video_codec, self.text_codec = make_codecs(config)
+        self.codecs = FrozenCodecs(config)
+        if config.computed_steps != "all":
+            self._announce(
+                f"computed_steps is {config.computed_steps}: some of the {config.num_inference_steps} steps repeat the "
+                "last velocity, an approximation; --policy.computed_steps=all is exact"
+            )
         if dataset_meta is not None:
             self._task_horizon = adopt_dataset(config, dataset_meta)
         if not config.embodiments:
@@ -103,6 +109,16 @@ class WAMPolicy(PreTrainedPolicy):
         self.reset()
 
     @property
+    def video_codec(self) -> VideoCodec:
+        """Pixels to latents and back; loaded at first use, like the next."""
+        return self.codecs.video
+
+    @property
+    def text_codec(self) -> TextCodec:
+        """Text to tokens."""
+        return self.codecs.text
+
+    @property
     def acting_model(self) -> WorldActionModel:
         """The weights that act: the average where one is kept."""
         return self.model if self.ema_model is None else self.ema_model
@@ -126,6 +142,7 @@ class WAMPolicy(PreTrainedPolicy):
             config.video_stride,
             config.n_action_steps,
             config.negative_prompt,
+            self.codecs.image,
             rules=LoopRules(
                 window_full=config.window_full,
                 restart_frame=config.restart_frame,
@@ -222,6 +239,7 @@ class WAMPolicy(PreTrainedPolicy):
                 action[..., : len(spec.action)] = space.encode(physical, anchor_state).flatten(1, 2)
                 action_mask[..., : len(spec.action)] = action_real[:, :, None]
         tokens, _ = self.text_codec.encode([spec.render_prompt(task) for task in self._tasks(batch, batch_size)])
+        first, codecs = pixels_BTCHW[:, 0], self.codecs
         weight = None
         if config.early_anchor_steps and "timestamp" in batch:
             early = (batch["timestamp"].flatten() * spec.fps).round() < config.early_anchor_steps
@@ -236,7 +254,9 @@ class WAMPolicy(PreTrainedPolicy):
             text=tokens.to(device),
             anchor_frame=pixels_BTCHW[:, anchors],
             weight=weight,
-            channel_weight=self.video_codec.channel_weight if config.channel_weighting else None,
+            image=None if codecs.image is None else codecs.image.encode(first),
+            condition=codecs.video.condition(first, frame_mask.shape[1]) if config.condition_channels else None,
+            channel_weight=codecs.video.channel_weight.to(device) if config.channel_weighting else None,
         )
 
     def reset(self) -> None:
@@ -399,7 +419,10 @@ class WAMPolicy(PreTrainedPolicy):
         state = self.state_dict() if state_dict is None else state_dict
         with replaced(save_directory) as folder:
             save_torch_state_dict(state, folder, max_shard_size=self.config.max_shard_size)
-            self.config._save_pretrained(folder)
+            config = copy.copy(self.config)
+            if config.embed_components:
+                embed_components(config, folder)
+            config._save_pretrained(folder)
 
     @classmethod
     def from_pretrained(
@@ -413,7 +436,9 @@ class WAMPolicy(PreTrainedPolicy):
         if not Path(folder).is_dir():
             options = {name: kwargs.pop(name) for name in _DOWNLOAD_OPTIONS if name in kwargs}
             folder = snapshot_download(str(folder), revision=revision, allow_patterns=_CHECKPOINT_FILES, **options)
-        return super().from_pretrained(folder, weights_follow=True, **kwargs)
+        policy = super().from_pretrained(folder, weights_follow=True, **kwargs)
+        resolve_embedded(policy.config, Path(folder))
+        return policy
 
     @classmethod
     def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
@@ -421,18 +446,3 @@ class WAMPolicy(PreTrainedPolicy):
         state = read_weights(Path(model_file).parent, model.state_dict(), resolve_safetensors_device(map_location))
         model.load_state_dict(state, assign=True)
         return model
-
-
-def make_codecs(config: WAMConfig) -> tuple[SpaceTimeDCTCodec, TextCodec]:
-    """Build the frozen components that a preset names.
-
-    Raises:
-        ValueError: A codec that this version does not have.
-    """
-    if config.video_codec != "dct" or config.text_codec != "word_hash":
-        raise ValueError(
-            f"codecs {config.video_codec!r} and {config.text_codec!r} are not available: this version has dct and "
-            "word_hash (--policy.preset=nano)"
-        )
-    video_codec = SpaceTimeDCTCodec(patch=config.codec_patch, channels=config.latent_channels)
-    return video_codec, WordHashTextCodec(dim=config.text_dim, length=config.text_length)
