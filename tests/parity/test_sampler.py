@@ -19,6 +19,7 @@ from lerobot_wam.model.world_action_model import NoisyWindow, WorldActionModel
 from lerobot_wam.runtime.session import Runtime
 from lerobot_wam.runtime.state import LoopRules
 
+BFLOAT16_RTOL = 1e-2
 ATOL = 2e-5  # sixteen steps with guidance 5 amplify rounding
 CASES = ["mask8", "full16", "dynamic", "decoupled_final0.8", "5B_mask8"]
 OFFICIAL = LoopRules(restart_frame="official", noise_stream="fixed", padded_actions="noise")
@@ -130,6 +131,21 @@ def test_seven_calls(golden_dir: Path, case: str, monkeypatch: pytest.MonkeyPatc
         cache = session.branches[0].cache
         assert len(cache.layout) == recorded["cache_tokens"]
         assert cache.frames + runtime.model.config.frames_per_chunk == recorded["current_start_frame_after"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_call_in_bfloat16(golden_dir: Path, case: str) -> None:
+    """Sixteen steps with guidance, weights and cache in bfloat16: within 1 % of the recorded fp32 numbers."""
+    runtime, tensors, meta = official_runtime(golden_dir / f"d_sampler_{case}.safetensors")
+    runtime.model.to(torch.bfloat16).eval()
+    name = json.loads(meta["log"])[0]["call"]
+    inputs, outputs = (under(tensors, f"{name}.{part}.") for part in ("in", "out"))
+    clip = pixels(inputs["images"], outputs["video_pred"], runtime.video_codec.spatial_stride)[0].transpose(0, 1)
+    text = words(inputs["text"], tensors["in.text_attention_mask"])
+    dream = runtime.plan_frames([runtime.new_session(meta["seed"])], [clip], [inputs["state"][0, 0]], [text])[0]
+    expected = outputs["video_pred"][:, :, -dream.latents.shape[1] :]
+    for ours, golden in ((dream.latents[None], expected), (dream.actions[None], outputs["action_pred"])):
+        assert (ours - golden).norm() <= BFLOAT16_RTOL * golden.norm()
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -117,12 +117,14 @@ class Block(nn.Module):
         past: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the new hidden states and this layer's keys and values of the L tokens."""
-        modulation_BG6D = self.modulation.unsqueeze(0) + time_BG6D
-        shift1, scale1, gate1, shift2, scale2, gate2 = modulation_BG6D[:, slot_L].to(x_BLD.dtype).unbind(2)
-        attended, key, value = self.self_attn(self.norm1(x_BLD) * (1 + scale1) + shift1, rotation_LP, mask_LS, past)
+        modulation_BG6D = self.modulation.unsqueeze(0).to(x_BLD.dtype) + time_BG6D
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation_BG6D[:, slot_L].unbind(2)
+        dtype = self.norm3.weight.dtype  # of the weights; x may be kept in float32
+        modulated_BLD = (self.norm1(x_BLD) * (1 + scale1) + shift1).to(dtype)
+        attended, key, value = self.self_attn(modulated_BLD, rotation_LP, mask_LS, past)
         x_BLD = x_BLD + gate1 * attended
-        x_BLD = x_BLD + self.cross_attn(self.norm3(x_BLD), text_BTD, image_BID)
-        x_BLD = x_BLD + gate2 * self.ffn(self.norm2(x_BLD) * (1 + scale2) + shift2)
+        x_BLD = x_BLD + self.cross_attn(self.norm3(x_BLD.to(dtype)), text_BTD, image_BID)
+        x_BLD = x_BLD + gate2 * self.ffn((self.norm2(x_BLD) * (1 + scale2) + shift2).to(dtype))
         return x_BLD, key, value
 
 
@@ -139,8 +141,8 @@ class Head(nn.Module):
 
     def forward(self, x_BLD: Tensor, time_BLD: Tensor) -> Tensor:
         """Map tokens [B, L, D] to patches [B, L, out]; `time_BLD` is the un-projected time embedding."""
-        shift, scale = (self.modulation.unsqueeze(1) + time_BLD.unsqueeze(2)).to(x_BLD.dtype).unbind(2)
-        return self.head(self.norm(x_BLD) * (1 + scale) + shift)
+        shift, scale = (self.modulation.unsqueeze(1).to(x_BLD.dtype) + time_BLD.unsqueeze(2)).unbind(2)
+        return self.head((self.norm(x_BLD) * (1 + scale) + shift).to(self.head.weight.dtype))
 
 
 class ImageEmbedding(nn.Module):

@@ -331,7 +331,7 @@ class WorldActionModel(nn.Module):
         x_BLD, time_BGD, _, _ = self._transform(x_BLD, time_BG, slot_L, rotation, mask, context, cache)
         noisy = slice(clean_tokens, clean_tokens + noisy_frames * grid.tokens)
         video = self.read_video(x_BLD[:, noisy], time_BGD[:, slot_L[noisy]], grid)
-        action = self.action_decoder(x_BLD[:, noisy.stop : noisy.stop + steps], window.category)
+        action = self.action_decoder(x_BLD[:, noisy.stop : noisy.stop + steps].to(self.dtype), window.category)
         return video, action
 
     def _transform(
@@ -345,8 +345,12 @@ class WorldActionModel(nn.Module):
         cache: KVCache | None,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Run all blocks; return hidden states, time embeddings [B, G, D], and the new tokens' keys and values."""
-        time_BGD = self.time_embedding(time_sinusoid(time_BG, self.config.freq_dim).to(x_BLD.dtype))
+        time_BGD = self.time_embedding(time_sinusoid(time_BG, self.config.freq_dim).to(self.dtype))
         time_BG6D = self.time_projection(time_BGD).unflatten(2, (6, -1))
+        if not self.training:
+            # Guidance multiplies rounding: with bfloat16 weights, sums over the blocks are kept in float32. Training
+            # would pay for that with twice the stored activations.
+            x_BLD = x_BLD.float()
         keys, values = [], []
         for index, block in enumerate(self.blocks):
             past = None if cache is None else (cache.keys[index], cache.values[index])
