@@ -1,15 +1,13 @@
-"""Frozen components copied into a policy folder, in the layout that their libraries load."""
+"""A checkpoint's own frozen components, turned into the layout that their libraries load."""
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lerobot_wam.checkpoints.foreign import Component
-from lerobot_wam.checkpoints.lazy import LazyTensors, convert, open_safetensors
+from lerobot_wam.checkpoints.lazy import LazyTensors, convert
 from lerobot_wam.codecs.official_names import (
     clip_config,
     clip_from_official,
@@ -19,91 +17,59 @@ from lerobot_wam.codecs.official_names import (
     vae_from_official,
 )
 
-STEMS = {"video_codec": "diffusion_pytorch_model", "text_codec": "model", "image_codec": "model"}
-_RULES = {"video_codec": vae_from_official, "text_codec": umt5_from_official, "image_codec": clip_from_official}
-_TIED = "encoder.embed_tokens.weight"  # UMT5's second name for its embedding, which is saved once
 TOKENIZER_FILES = ["tokenizer*", "spiece.model", "special_tokens_map.json"]
+_TIED = "encoder.embed_tokens.weight"  # UMT5's second name for its embedding, which is stored once
 
 
 @dataclass(frozen=True)
-class EmbeddedComponent:
-    """A component as it will be written.
+class ConvertedComponent:
+    """A component under its library's names.
 
     Attributes:
-        name: Its subfolder.
-        tensors: Weights by the library's names.
-        config: The library's configuration object; None where the files below describe it.
-        files: What else is copied.
+        tensors: Its weights.
+        stem: The library's name of the weight file, without its ending.
+        module: The library's module, without memory.
     """
 
-    name: str
     tensors: LazyTensors
-    config: Any
-    files: list[Path]
+    stem: str
+    module: Any
 
-    def write_descriptions(self, out: Path) -> list[Path]:
-        """Write everything but the weights and return the files."""
-        folder = out / self.name
-        if self.config is not None:
-            self.config.save_pretrained(folder)
-        for file in self.files:
-            shutil.copyfile(file, folder / file.name)
-        return [folder / name for name in {"config.json", *(file.name for file in self.files)}]
+    def write_description(self, folder: Path, tokenizer: Path | None) -> None:
+        """Write config.json, and for a text encoder copy the tokenizer."""
+        if self.stem == "model":
+            self.module.config.save_pretrained(folder)
+        else:
+            self.module.save_config(folder)
+        if tokenizer is not None:
+            for file in (file for pattern in TOKENIZER_FILES for file in tokenizer.glob(pattern)):
+                shutil.copyfile(file, folder / file.name)
 
 
-def embedded_components(components: Mapping[str, Component]) -> list[EmbeddedComponent]:
-    """Convert the components that a checkpoint brings along.
+def convert_component(name: str, official: LazyTensors) -> ConvertedComponent:
+    """Convert one of `frozen.COMPONENTS` from its official names.
 
     Raises:
-        ValueError: A component's tensors are not those that its library expects.
+        ValueError: The tensors are not those that the library expects.
     """
-    embedded = []
-    for name, component in components.items():
-        if component.tensors:
-            module, config = _library_module(name, component.tensors)
-            tensors = convert(component.tensors, _RULES[name])
-            _check(name, {key: t.shape for key, t in tensors.items()}, module)
-        else:
-            config, tensors = None, open_safetensors(component.folders[0], STEMS[name])
-        files = [] if config is not None else [component.folders[0] / "config.json"]
-        if name == "text_codec":
-            files += [file for pattern in TOKENIZER_FILES for file in sorted(component.folders[-1].glob(pattern))]
-        embedded.append(EmbeddedComponent(name, tensors, config, files))
-    return embedded
-
-
-def _library_module(name: str, tensors: LazyTensors) -> tuple[torch.nn.Module, Any]:
-    """Build the library's module without memory, of the sizes that the tensors have."""
     from diffusers import AutoencoderKLWan
     from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
-    shapes = {key: lazy.shape for key, lazy in tensors.items()}
+    shapes = {key: lazy.shape for key, lazy in official.items()}
+    module: Any
     with torch.device("meta"):
         if name == "video_codec":
-            module: Any = AutoencoderKLWan(**vae_config(shapes))
-            return module, _DiffusersConfig(module)
-        if name == "text_codec":
-            module = UMT5EncoderModel(UMT5Config(**umt5_config(shapes)))
+            rule, stem, module = vae_from_official, "diffusion_pytorch_model", AutoencoderKLWan(**vae_config(shapes))
+        elif name == "text_codec":
+            rule, stem, module = umt5_from_official, "model", UMT5EncoderModel(UMT5Config(**umt5_config(shapes)))
         else:
-            module = CLIPVisionModel(CLIPVisionConfig(**clip_config(shapes)))
-    return module, module.config
-
-
-@dataclass(frozen=True)
-class _DiffusersConfig:
-    """diffusers' way of saving a configuration, under transformers' name for it."""
-
-    module: Any
-
-    def save_pretrained(self, folder: Path) -> None:
-        self.module.save_config(folder)
-
-
-def _check(name: str, found: Mapping[str, tuple[int, ...]], module: torch.nn.Module) -> None:
+            rule, stem, module = clip_from_official, "model", CLIPVisionModel(CLIPVisionConfig(**clip_config(shapes)))
+    tensors = convert(official, rule)
+    found = {key: lazy.shape for key, lazy in tensors.items()}
     expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items() if key != _TIED}
-    wrong = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
-    if wrong:
+    if wrong := sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key)):
         raise ValueError(
             f"the checkpoint's {name} has {len(wrong)} missing, unexpected or misshapen tensors "
             f"({', '.join(wrong[:3])} ...): leave --embed-components out to refer to the published one"
         )
+    return ConvertedComponent(tensors, stem, module)

@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor
 
 from lerobot_wam.checkpoints.components import TOKENIZER_FILES
-from lerobot_wam.checkpoints.foreign import Component, ForeignCheckpoint, network_settings
+from lerobot_wam.checkpoints.foreign import ForeignCheckpoint, network_settings
 from lerobot_wam.checkpoints.lazy import LazyTensor, LazyTensors, below, open_safetensors, shard_names
 from lerobot_wam.checkpoints.source import Source, read_json
 from lerobot_wam.checkpoints.wan import read_diffusers, read_original
@@ -32,7 +32,12 @@ _ADAPTER = re.compile(r"(?P<matrix>.+)\.lora_(?P<side>[AB])\.default\.weight")
 
 
 def read_dreamzero(
-    source: Source, folder: Path, embed: bool, base: Source | None = None, tokenizer: Source = UMT5_TOKENIZER
+    source: Source,
+    folder: Path,
+    *,
+    embed: bool = False,
+    base: Source | None = None,
+    tokenizer: Source = UMT5_TOKENIZER,
 ) -> ForeignCheckpoint:
     """Read an official checkpoint, or merge a LoRA fine-tune onto its base.
 
@@ -76,16 +81,18 @@ def read_dreamzero(
     for tag in metadata:
         spec, statistics = embodiment_from_gear(metadata, tag, conf or None)
         embodiments[spec.name] = {"spec": spec.to_dict(), "statistics": statistics.to_dict()}
-    components: dict[str, Component] = {}
-    if embed:
-        folders = {"text_codec": (tokenizer.fetch(TOKENIZER_FILES),)}
-        for name, prefix in _COMPONENTS.items():
-            tensors = below(stored, prefix)
-            if not tensors:
-                raise ValueError(f"{source.name} has no {prefix}*: leave --embed-components out")
-            components[name] = Component(tensors, folders.get(name, ()))
-    kind = "LoRA fine-tune of DreamZero" if adapters else "official DreamZero checkpoint"
-    return ForeignCheckpoint(kind, plain, _settings(plain, head, conf, source), embodiments, (), components)
+    components = {name: below(stored, prefix) for name, prefix in _COMPONENTS.items() if embed}
+    if absent := [name for name, tensors in components.items() if not tensors]:
+        raise ValueError(f"{source.name} does not hold its {', '.join(absent)}: leave --embed-components out")
+    return ForeignCheckpoint(
+        "LoRA fine-tune of DreamZero" if adapters else "official DreamZero checkpoint",
+        plain,
+        _settings(plain, head, conf, source),
+        embodiments,
+        (),
+        components,
+        tokenizer.fetch(TOKENIZER_FILES) if embed else None,
+    )
 
 
 def _settings(tensors: LazyTensors, head: dict[str, Any], conf: dict[str, Any], source: Source) -> dict[str, Any]:
@@ -131,9 +138,9 @@ def _read_base(base: Source | None, conf: dict[str, Any], head: dict[str, Any], 
             f"base it computes nonsense; give {trained_on}, as a folder or repository of that name"
         )
     folder, layout = base.describe()
-    return {"dreamzero": read_dreamzero, "wan": read_original, "diffusers": read_diffusers}[layout](
-        base, folder, embed=False
-    ).tensors
+    if layout == "dreamzero":
+        return read_dreamzero(base, folder).tensors
+    return (read_original(base, folder) if layout == "wan" else read_diffusers(base, folder)).tensors
 
 
 def _merge(

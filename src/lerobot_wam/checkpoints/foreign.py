@@ -14,19 +14,6 @@ PRESET_OF_TYPE = {"i2v": "wan2.1-14b", "ti2v": "wan2.2-5b"}
 
 
 @dataclass(frozen=True)
-class Component:
-    """A frozen component that a checkpoint brings along, in one of two forms.
-
-    Attributes:
-        tensors: Its weights by their official names.
-        folders: Or the folders, in its library's layout, that make it up.
-    """
-
-    tensors: LazyTensors = field(default_factory=dict)
-    folders: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True)
 class ForeignCheckpoint:
     """A checkpoint of somebody else's, still on disk.
 
@@ -36,7 +23,9 @@ class ForeignCheckpoint:
         settings: Values of `WAMConfig` fields that the checkpoint states; its preset among them.
         embodiments: As `WAMConfig.embodiments`; empty where no robot's statistics are known.
         may_lack: Modules that are freshly initialised where the checkpoint lacks them.
-        components: Frozen components, by the field of `WAMConfig` that names them without its `_source`.
+        components: Tensors of the frozen components that were asked for, by `frozen.COMPONENTS`, under their official
+            names.
+        tokenizer: The text encoder's tokenizer, where that is among them.
     """
 
     kind: str
@@ -44,7 +33,8 @@ class ForeignCheckpoint:
     settings: dict[str, Any]
     embodiments: dict[str, Any]
     may_lack: tuple[str, ...]
-    components: dict[str, Component]
+    components: dict[str, LazyTensors] = field(default_factory=dict)
+    tokenizer: Path | None = None
 
 
 def network_settings(tensors: LazyTensors, model_type: str, num_heads: int, where: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import hashlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,7 +20,7 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor
 from tqdm import tqdm
 
-from lerobot_wam.checkpoints.components import STEMS, embedded_components
+from lerobot_wam.checkpoints.components import convert_component
 from lerobot_wam.checkpoints.dreamzero import UMT5_TOKENIZER, read_dreamzero
 from lerobot_wam.checkpoints.foreign import ForeignCheckpoint
 from lerobot_wam.checkpoints.lazy import LazyTensor, LazyTensors
@@ -28,6 +30,7 @@ from lerobot_wam.checkpoints.wan import read_diffusers, read_original
 from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.embodiments.prompts import load_prompts
 from lerobot_wam.embodiments.resolve import load_stored_embodiment
+from lerobot_wam.frozen import embed_components as copy_components
 from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.processor_wam import make_wam_pre_post_processors
 from lerobot_wam.weights import PER_ROBOT
@@ -69,15 +72,15 @@ def import_checkpoint(
     where, onto = Source.parse(source), None if base is None else Source.parse(base)
     folder, layout = where.describe()
     if layout == "dreamzero":
-        found = read_dreamzero(where, folder, embed_components, onto, Source.parse(tokenizer))
+        found = read_dreamzero(where, folder, embed=embed_components, base=onto, tokenizer=Source.parse(tokenizer))
     elif onto is not None:
         raise ValueError(f"{source} is no LoRA fine-tune: leave --base out")
     else:
-        found = {"wan": read_original, "diffusers": read_diffusers}[layout](where, folder, embed_components)
+        found = read_original(where, folder, embed_components) if layout == "wan" else read_diffusers(where, folder)
     logger.info("%s: %s", source, found.kind)
     config = _configuration(found, prompt_template, settings or {}, embed_components)
     tensors = _complete(found, config, source, seed)
-    components = embedded_components(found.components)
+    components = {name: convert_component(name, official) for name, official in found.components.items()}
 
     origin = {
         "source": source,
@@ -85,19 +88,24 @@ def import_checkpoint(
         "base": base,
         "base_files": None if onto is None else onto.identity(),
         "seed": seed,
-        "settings": draccus.encode(config),
+        "settings_sha256": hashlib.sha256(json.dumps(draccus.encode(config)).encode()).hexdigest(),
     }
     output = ImportFolder.open(out, origin)
-    count = len(tensors) + sum(len(component.tensors) for component in components)
+    count = len(tensors) + sum(len(component.tensors) for component in components.values())
     with tqdm(total=count, desc="import", unit=" tensors") as progress:
-        output.write_weights(tensors, "model", "", getattr(torch, config.weights_dtype), progress)
-        for component in components:
-            output.write_weights(component.tensors, STEMS[component.name], component.name, None, progress)
-            output.record(*component.write_descriptions(out))
+        output.write_weights(tensors, out / "model", getattr(torch, config.weights_dtype), progress)
+        for name, component in components.items():
+            output.write_weights(component.tensors, out / name / component.stem, None, progress)
+            component.write_description(out / name, found.tokenizer if name == "text_codec" else None)
+    if embed_components:
+        for name in components:
+            setattr(config, f"{name}_source", None)
+        copy_components(config, out)
+        for name in components:
+            setattr(config, f"{name}_source", f"#{name}")
     config._save_pretrained(out)
-    for pipeline in make_wam_pre_post_processors(config):
+    for pipeline in make_wam_pre_post_processors(dataclasses.replace(config, device="cpu")):
         pipeline.save_pretrained(out)
-    output.record(*out.glob("config.json"), *out.glob("policy_*"))
     output.finish()
     return config
 
@@ -107,8 +115,7 @@ def _configuration(
 ) -> WAMConfig:
     """Build the policy's configuration: what is given wins over what the checkpoint says, that over the preset."""
     settings: dict[str, Any] = {"weights_dtype": "bfloat16", **found.settings}
-    embedded = {f"{name}_source": f"#{name}" for name in found.components}
-    settings |= embedded | {"embed_components": embed_components, "embodiments": found.embodiments}
+    settings |= {"embed_components": embed_components, "embodiments": found.embodiments}
     if prompt_template is not None:
         prompts = load_prompts(prompt_template)
         settings["prompt_templates"] = {name: prompts.template(name) for name in found.embodiments}

@@ -55,56 +55,52 @@ class ImportFolder:
             raise ValueError(f"{folder} is not empty and no import of ours: choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
         recorded = stored.get("files", {})
-        return cls(folder, origin, {name: sha for name, sha in recorded.items() if _intact(folder / name, sha)})
+        output = cls(folder, origin, {name: sha for name, sha in recorded.items() if _intact(folder / name, sha)})
+        output._write_manifest(PARTIAL)
+        return output
 
-    def write_weights(
-        self, tensors: LazyTensors, stem: str, subfolder: str, dtype: torch.dtype | None, progress: "tqdm[Any]"
-    ) -> None:
+    def write_weights(self, tensors: LazyTensors, stem: Path, dtype: torch.dtype | None, progress: "tqdm[Any]") -> None:
         """Write tensors as `<stem>.safetensors`, or as shards with an index.
 
         Args:
             tensors: By their names in the file.
-            stem: File name without its ending.
-            subfolder: Folder inside the output, "" for itself.
+            stem: File without its ending; its folder is made.
             dtype: What the tensors become; None keeps each as it is.
             progress: Counts tensors.
         """
         planned = {name: torch.empty(t.shape, dtype=dtype or t.dtype, device="meta") for name, t in tensors.items()}
         plan = split_torch_state_dict_into_shards(
-            planned, filename_pattern=f"{stem}{{suffix}}.safetensors", max_shard_size=SHARD_BYTES
+            planned, filename_pattern=f"{stem.name}{{suffix}}.safetensors", max_shard_size=SHARD_BYTES
         )
+        stem.parent.mkdir(exist_ok=True)
         for file, names in plan.filename_to_tensors.items():
-            path = self._path(subfolder, file)
-            if self._key(path) not in self.files:
-                state = {}
-                for name in names:
-                    state[name] = tensors[name].read().to(planned[name].dtype).contiguous()
-                    progress.update()
-                save_file(state, path.with_suffix(".tmp"), metadata={"format": "pt"})
-                del state
-                path.with_suffix(".tmp").replace(path)
-                self.record(path)
-            else:
+            path = stem.with_name(file)
+            if self._key(path) in self.files:
                 progress.update(len(names))
+                continue
+            state = {}
+            for name in names:
+                state[name] = tensors[name].read().to(planned[name].dtype).contiguous()
+                progress.update()
+            save_file(state, path.with_suffix(".tmp"), metadata={"format": "pt"})
+            del state
+            path.with_suffix(".tmp").replace(path)
+            self.files[self._key(path)] = sha256(path)
+            self._write_manifest(PARTIAL)
         if plan.is_sharded:
-            index = self._path(subfolder, f"{stem}.safetensors.index.json")
-            index.write_text(json.dumps({"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}, indent=1))
-            self.record(index)
-
-    def record(self, *paths: Path) -> None:
-        """Count files as finished."""
-        self.files |= {self._key(path): sha256(path) for path in paths}
-        self._write_manifest(PARTIAL)
+            index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+            stem.with_name(f"{stem.name}.safetensors.index.json").write_text(json.dumps(index, indent=1))
 
     def finish(self) -> None:
-        """Check every file against its sha256 once more and declare the import complete.
+        """Check what was written against its sha256 once more, add the rest, and declare the import complete.
 
         Raises:
             OSError: A file is not what was written.
         """
-        damaged = [name for name, sha in self.files.items() if not _intact(self.folder / name, sha)]
-        if damaged:
-            raise OSError(f"{self.folder}: {', '.join(damaged)} changed while it was written; run the import again")
+        files = {self._key(path): sha256(path) for path in sorted(self.folder.rglob("*")) if path.is_file()}
+        if damaged := [name for name, sha in self.files.items() if files.get(name) != sha]:
+            raise OSError(f"{self.folder}: {', '.join(damaged)} changed after it was written; run the import again")
+        self.files = {name: sha for name, sha in files.items() if name not in (MANIFEST, PARTIAL)}
         self._write_manifest(MANIFEST)
         (self.folder / PARTIAL).unlink(missing_ok=True)
 
@@ -113,10 +109,6 @@ class ImportFolder:
         temporary = self.folder / f"{name}.tmp"
         temporary.write_text(text)
         temporary.replace(self.folder / name)
-
-    def _path(self, subfolder: str, file: str) -> Path:
-        (self.folder / subfolder).mkdir(exist_ok=True)
-        return self.folder / subfolder / file
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
