@@ -26,7 +26,7 @@ from lerobot_wam.cli import main as command_line
 from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.embodiments.prompts import load_prompts
 from lerobot_wam.embodiments.schema import load_yaml
-from lerobot_wam.embodiments.spec import EmbodimentSpec
+from lerobot_wam.embodiments.spec import EmbodimentSpec, load_embodiment
 from lerobot_wam.sim.config_tabletop import WAMTabletopEnv
 
 ROOT = Path(__file__).parents[1]
@@ -122,13 +122,16 @@ def test_the_documents_show_it(program: str):
     ("program", "words"),
     [pytest.param(p, *found.values, id=found.id) for p in PIPELINES for found in commands_of(p)],
 )
-def test_lerobot_takes_every_flag(program: str, words: list[str], monkeypatch: pytest.MonkeyPatch):
+def test_lerobot_takes_every_flag(program: str, words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Names exist, and LeRobot's own parser reads the values; what depends on a checkpoint stays unread."""
     flags = dict(flag(word) for word in words)
     for name in flags.keys() - {"config_path"}:
         check_name(PIPELINES[program], name)
     monkeypatch.setattr("sys.argv", [program])  # the configurations look at the command line themselves
     own = {name: value for name, value in flags.items() if name.startswith("policy.")}
+    monkeypatch.chdir(tmp_path)
+    if (robot := own.get("policy.embodiment", "")).endswith(".yaml"):  # a file that an earlier command wrote
+        Path(robot).write_text(load_embodiment("oxe_droid").to_yaml())
     if "policy.path" in flags or "config_path" in flags:
         settings = [f"--{name.removeprefix('policy.')}={value}" for name, value in own.items() if name != "policy.path"]
         draccus.parse(WAMConfig, args=settings)

@@ -74,7 +74,8 @@ def tile_views(
     for camera, cell in zip(spec.cameras, spec.cells, strict=True):
         view = transform_view(frames[camera.key], spec.video, view_size, augmentations)
         top, left = cell.row * h, cell.col * w
-        canvas[..., top : top + h, left : left + cell.width * w] = view.repeat_interleave(cell.width, dim=-1)
+        place = canvas[..., top : top + h, left : left + cell.width * w]
+        place.unflatten(-1, (w, cell.width))[:] = view[..., None]
     return canvas if head_size is None else resize(canvas, head_size, antialias=False)
 
 

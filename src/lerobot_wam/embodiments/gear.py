@@ -88,8 +88,8 @@ def embodiment_from_gear(
     statistics, modalities = metadata[tag]["statistics"], metadata[tag]["modalities"]
     state_widths, state_low, state_high = _ranges(statistics["state"], keys.state, "state")
     action_widths, action_low, action_high = _ranges(statistics["action"], keys.action, "action")
-    rate = {float(modalities["video"][key]["fps"]) for key in keys.video if key in modalities.get("video", {})}
-    spec = _robot(tag, keys, state_widths, action_widths, fps=rate.pop() if rate else None)
+    rates = [float(camera["fps"]) for key, camera in modalities.get("video", {}).items() if key in keys.video]
+    spec = _robot(tag, keys, state_widths, action_widths, fps=rates[0] if rates else None)
     chunk_steps = int((conf or {}).get("action_horizon", spec.chunk_steps))
     spec = replace(spec, chunk_steps=chunk_steps, video_stride=chunk_steps // (LATENTS_PER_CHUNK * FRAMES_PER_LATENT))
     spec.check_chunk()
