@@ -26,6 +26,7 @@ def test_builtins_load_under_their_own_name_and_round_trip(name):
     spec = load_embodiment(name)
     assert spec.name == name
     assert EmbodimentSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    assert EmbodimentSpec.from_dict(yaml.safe_load(spec.to_yaml())) == spec
 
 
 def test_the_simulated_viperx():
@@ -82,6 +83,12 @@ def test_an_unknown_name_lists_the_known_ones():
         ({"normalization": {"mode": "mean"}}, r"mode is 'mean', expected one of \['quantile', 'min_max'\]"),
         ({"normalization": {"min_half_range": -1.0}}, "min_half_range is -1.0, expected 0 or more"),
         ({"normalization": {"clip": 0.5}}, "clip is 0.5, expected 1 or more"),
+        ({"view_layout": "four"}, r"view_layout is 'four', expected one of \['grid', 'one', 'two', 'three', 'droid'\]"),
+        ({"view_layout": "droid"}, r"'droid' places 3 cameras by their order, found observation.images.front \(row 0"),
+        ({"view_layout": "one", "cameras": [{"key": "a", "col": 1}]}, "leave row and col out"),
+        ({"video": {"crop": 0}}, "crop is 0.0, expected a share of the view above 0 and at most 1"),
+        ({"video": {"color_jitter": [0.3]}}, r"color_jitter is \[0.3\], expected \[brightness, contrast"),
+        ({"video": {"color_jitter": [0.3, 0.4, 0.5, -0.1]}}, "each 0 or more, or nothing"),
     ],
 )
 def test_strict_reading(change, message):
