@@ -104,7 +104,9 @@ def import_checkpoint(
         for name in components:
             setattr(config, f"{name}_source", f"#{name}")
     config._save_pretrained(out)
-    for pipeline in make_wam_pre_post_processors(dataclasses.replace(config, device="cpu")):
+    with_device = copy.copy(config)
+    with_device.device = "cpu"  # a pipeline must name one; whoever loads it replaces it
+    for pipeline in make_wam_pre_post_processors(with_device):
         pipeline.save_pretrained(out)
     output.finish()
     return config
