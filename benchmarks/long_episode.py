@@ -40,7 +40,9 @@ def cache_bytes(session: Session) -> int:
     return sum(branch.cache.bytes for branch in session.branches)
 
 
-def measure(device: str, threads: int, repetitions: int, seed: int, chunks: int) -> dict[str, Any]:
+def measure(
+    device: str, threads: int, repetitions: int, seed: int, chunks: int, window_full: str = "restart"
+) -> dict[str, Any]:
     """Run `repetitions` staggered episodes of `chunks` chunks.
 
     Raises:
@@ -49,7 +51,7 @@ def measure(device: str, threads: int, repetitions: int, seed: int, chunks: int)
     """
     torch.set_num_threads(threads)
     rng = torch.Generator().manual_seed(seed)
-    policy = nano_policy(device, seed).eval()
+    policy = nano_policy(device, seed, window_full=window_full).eval()
     runtime, window = policy.runtime, policy.config.max_chunks
     if chunks < 2 * window:
         raise ValueError(f"--chunks is {chunks}, expected at least {2 * window}: two windows are compared")
@@ -68,8 +70,9 @@ def measure(device: str, threads: int, repetitions: int, seed: int, chunks: int)
                 cost_RN[row, chunk] = milliseconds(device, partial(run_chunk, runtime, session, rng))
                 bytes_RN[row, chunk] = cache_bytes(session)
                 restarts_RN[row, chunk] = session.dream is not None and session.dream.starts_window
-    if not (restarts_RN == (np.arange(chunks) % window == 0)).all():
-        raise RuntimeError(f"windows began at chunks {np.flatnonzero(restarts_RN[0])}, expected every {window}")
+    expected_N = np.arange(chunks) % (window if window_full == "restart" else chunks) == 0
+    if not (restarts_RN == expected_N).all():
+        raise RuntimeError(f"windows began at chunks {np.flatnonzero(restarts_RN[0])}, expected {expected_N.nonzero()}")
     cost_N = np.median(cost_RN, axis=0)
     window_W = cost_N[: chunks // window * window].reshape(-1, window).mean(axis=1)
     return {
@@ -79,6 +82,7 @@ def measure(device: str, threads: int, repetitions: int, seed: int, chunks: int)
         "chunks": chunks,
         "control_steps": chunks * runtime.chunk_steps,
         "window_chunks": window,
+        "window_full": window_full,
         "num_inference_steps": policy.config.num_inference_steps,
         "first_window_chunk_ms_mean": float(window_W[0]),
         "last_window_chunk_ms_mean": float(window_W[-1]),
@@ -102,13 +106,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = options(__doc__, repetitions=10)
     parser.add_argument("--chunks", type=int, default=50, help="chunks per episode (default: 50)")
+    choices = ("restart", "slide")
+    parser.add_argument("--window-full", default="restart", choices=choices, help="what a full window does")
     args = parser.parse_args(arguments)
     try:
         metrics = measure(**vars(args))
     except ValueError as error:
         parser.error(str(error))
     print_windows(metrics)
-    write_result(result_name("long_episode", args.device), metrics, args.seed, command_line("long_episode", arguments))
+    name = "long_episode" if args.window_full == "restart" else "long_episode_sliding"
+    write_result(result_name(name, args.device), metrics, args.seed, command_line("long_episode", arguments))
 
 
 if __name__ == "__main__":
