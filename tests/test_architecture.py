@@ -34,6 +34,7 @@ FLOORS = {
     "report": 6,
     "serving": 6,
     "demo": 7,
+    "doctor": 7,  # looks at what checkpoints/ can import
     "plugin": 7,
     "cli": 8,
 }

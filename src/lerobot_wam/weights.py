@@ -46,28 +46,34 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def open_weights(path: Path) -> Any:
-    """Open one safetensors file; its header is read and held against the file's size, its tensors are not.
+def open_weights(path: Path, headers_only: bool = False) -> Any:
+    """Open one safetensors file; its header is held against the file's size, no tensor is read.
+
+    Args:
+        path: The file.
+        headers_only: Names, shapes and types are enough. Then a file may be larger than the memory: for torch it is
+            mapped as writable, which the system may refuse.
 
     Raises:
         ValueError: The file is damaged or cut short.
     """
     try:
-        return safe_open(path, framework="pt")
+        return safe_open(path, framework="numpy" if headers_only else "pt")
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}): copy or download it again") from error
 
 
-def open_checkpoint(folder: Path) -> dict[str, Any]:
-    """Open a checkpoint's files; returns for every tensor its name and the file that it is in.
+def open_checkpoint(folder: Path, headers_only: bool = False) -> dict[str, Any]:
+    """Open a checkpoint's files, see `open_weights`; returns for every tensor its name and the file that it is in.
 
     Raises:
         FileNotFoundError: Files are missing.
-        ValueError: A file is damaged.
+        ValueError: A file is damaged or cut short.
     """
     settle(folder)
     tensors: dict[str, Any] = {}
-    for file in map(open_weights, weight_files(folder)):
+    for path in weight_files(folder):
+        file = open_weights(path, headers_only)
         tensors |= dict.fromkeys(file.keys(), file)
     return tensors
 
