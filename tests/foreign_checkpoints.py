@@ -1,5 +1,6 @@
 """Tiny checkpoints in every layout that can be imported, with random weights that are all awake."""
 
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,12 +13,16 @@ from torch import Tensor
 
 from lerobot_wam.model.config import ModelConfig
 from lerobot_wam.model.world_action_model import WorldActionModel
+from lerobot_wam.modeling_wam import WAMPolicy
 
 WIDTH, HEADS, LAYERS, IMAGE_WIDTH = 32, 2, 2, 32
 STEPS, CHUNKS = 24, 2
 VIEW = (16, 32)  # pixels; a tile of two by two views has 4 x 8 latent cells
 ROBOT = ("state_encoder", "action_encoder", "action_decoder")
 SHARD = "40KB"
+QUICK = {"num_inference_steps": 2, "text_length": 8, "max_chunks": CHUNKS, "image_size": VIEW}
+SIMPLE = QUICK | {"video_codec": "dct", "text_codec": "word_hash", "weights_dtype": "float32"}
+"""Codecs that need no weights, in front of the real network."""
 Weights = dict[str, Tensor]
 
 
@@ -188,3 +193,26 @@ def write_tokenizer(folder: Path, words: Iterable[str] = ("push", "the", "red", 
 def write_json(file: Path, content: Any) -> None:
     """One JSON file."""
     file.write_text(json.dumps(content))
+
+
+def observe(policy: WAMPolicy, seed: int) -> dict[str, Any]:
+    """What a robot shows, random but for its form."""
+    generator = torch.Generator().manual_seed(seed)
+    spec = policy.action_spaces[policy.category].spec
+    frames = {camera.key: torch.rand(1, 3, *VIEW, generator=generator) for camera in spec.cameras}
+    return frames | {
+        "observation.state": torch.rand(1, len(spec.state), generator=generator),
+        "task": ["push the red cube"],
+    }
+
+
+def actions(policy: WAMPolicy) -> torch.Tensor:
+    """A chunk and a step, in closed loop."""
+    policy.eval()
+    return torch.stack([policy.select_action(observe(policy, step)) for step in range(STEPS + 1)])
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """sha256 of every file but the manifest."""
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != "manifest.json"]
+    return {f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}

@@ -1,8 +1,5 @@
-"""Foreign checkpoints become policies: what is computed, what is refused, what an interruption costs."""
+"""Foreign checkpoints become policies: what is computed, and what is refused."""
 
-import hashlib
-import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,50 +7,25 @@ from typing import Any
 import foreign_checkpoints as foreign
 import pytest
 import torch
-from foreign_checkpoints import STEPS, VIEW, adapters, head_config, network, write_dreamzero, write_wan
-from hub_endpoint import Hub
-from huggingface_hub import HfApi
+from foreign_checkpoints import (
+    QUICK,
+    STEPS,
+    VIEW,
+    actions,
+    adapters,
+    checksums,
+    head_config,
+    network,
+    write_dreamzero,
+    write_wan,
+)
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies import make_pre_post_processors
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tiny_policies import build_policy, write_dataset
 
-from lerobot_wam.checkpoints import output
-from lerobot_wam.checkpoints.importer import import_checkpoint, parse_settings
-from lerobot_wam.cli.main import main
+from lerobot_wam.checkpoints.importer import import_checkpoint
 from lerobot_wam.modeling_wam import WAMPolicy
-
-QUICK = {"num_inference_steps": 2, "text_length": 8, "max_chunks": foreign.CHUNKS, "image_size": VIEW}
-SIMPLE = QUICK | {"video_codec": "dct", "text_codec": "word_hash", "weights_dtype": "float32"}
-"""Codecs that need no weights, in front of the real network."""
-
-
-@pytest.fixture(scope="session")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Settings with a tiny image encoder in a folder of its own."""
-    folder = foreign.write_image_encoder(tmp_path_factory.mktemp("clip") / "image_encoder")
-    return SIMPLE | {"image_codec_source": str(folder)}
-
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "SHARD_BYTES", 60_000)
-
-
-def observe(policy: WAMPolicy, seed: int) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(seed)
-    spec = policy.action_spaces[policy.category].spec
-    frames = {camera.key: torch.rand(1, 3, *VIEW, generator=generator) for camera in spec.cameras}
-    return frames | {
-        "observation.state": torch.rand(1, len(spec.state), generator=generator),
-        "task": ["push the red cube"],
-    }
-
-
-def actions(policy: WAMPolicy) -> torch.Tensor:
-    """A chunk and a step, in closed loop."""
-    policy.eval()
-    return torch.stack([policy.select_action(observe(policy, step)) for step in range(STEPS + 1)])
 
 
 def same_after_saving(policy: WAMPolicy, folder: Path) -> bool:
@@ -65,11 +37,6 @@ def same_after_saving(policy: WAMPolicy, folder: Path) -> bool:
 
 def weights_of(policy: WAMPolicy) -> dict[str, torch.Tensor]:
     return policy.model.state_dict()
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    files = [file for file in folder.rglob("*") if file.is_file() and file.name != "manifest.json"]
-    return {f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
 # What comes out
@@ -330,101 +297,23 @@ def test_damaged_and_missing_shards_are_named(tmp_path: Path) -> None:
         import_checkpoint(str(source), tmp_path / "policy")
 
 
-# Interruption
-
-
-@pytest.fixture
-def interrupted(tmp_path: Path, clip: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
-    """An import that stopped while it wrote its third shard; call it to run it again."""
-    source = str(write_dreamzero(tmp_path / "droid", network()))
-
-    def run(out: str = "policy", **settings: Any) -> Any:
-        return import_checkpoint(source, tmp_path / out, settings=clip | settings)
-
-    def stop(state: dict[str, torch.Tensor], path: Path, **kwargs: Any) -> None:
-        if "00003" in path.name:
-            path.write_bytes(b"half a shard")
-            raise KeyboardInterrupt
-        save_file(state, path, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(output, "save_file", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run()
-    return run
-
-
-def test_an_interrupted_import_goes_on(interrupted: Callable[..., Any], tmp_path: Path) -> None:
-    finished = sorted((tmp_path / "policy").glob("*.safetensors"))
-    assert len(finished) == 2
-    assert not (tmp_path / "policy" / "config.json").exists()  # nobody takes it for a policy
-    times = [file.stat().st_mtime_ns for file in finished]
-    interrupted()
-    assert [file.stat().st_mtime_ns for file in finished] == times
-    interrupted("uninterrupted")
-    assert checksums(tmp_path / "policy") == checksums(tmp_path / "uninterrupted")
-    manifest = json.loads((tmp_path / "policy" / "manifest.json").read_text())
-    assert manifest["files"] == checksums(tmp_path / "policy")
-
-
-def test_a_finished_shard_that_changed_is_written_again(interrupted: Callable[..., Any], tmp_path: Path) -> None:
-    first = min((tmp_path / "policy").glob("*.safetensors"))
-    first.write_bytes(first.read_bytes()[:-1] + b"x")
-    interrupted()
-    interrupted("uninterrupted")
-    assert checksums(tmp_path / "policy") == checksums(tmp_path / "uninterrupted")
-
-
-def test_other_settings_do_not_continue_it(interrupted: Callable[..., Any], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"holds an import of .* with other settings or files"):
-        interrupted(weights_dtype="bfloat16")
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").touch()
-    with pytest.raises(ValueError, match="not empty and no import of ours"):
-        interrupted("mine")
-
-
-# The Hub and the command line
-
-
-def test_only_the_needed_files_are_fetched(hub: Hub, tmp_path: Path, clip: dict[str, Any]) -> None:
-    vae = {f"action_head.vae.model.{i}": torch.zeros(20_000) for i in range(3)}
-    folder = write_dreamzero(tmp_path / "droid", network(), components=vae)
-    (folder / "tensorrt").mkdir()
-    (folder / "tensorrt" / "engine.bin").write_bytes(b"0" * 1000)
-    HfApi().create_repo("user/droid")
-    HfApi().upload_folder(repo_id="user/droid", folder_path=folder)
-    hub.requests.clear()
-    import_checkpoint("user/droid@main", tmp_path / "policy", settings=clip)
-    index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
-    needed = {file for name, file in index.items() if name.startswith("action_head.model.")}
-    fetched = {request.rpartition("/")[2] for request in hub.requests if request.startswith("GET /user/droid/resolve/")}
-    assert needed < set(index.values())
-    assert fetched == {"config.json", "conf.yaml", "metadata.json", "model.safetensors.index.json", *needed}
-    assert actions(WAMPolicy.from_pretrained(tmp_path / "policy")).isfinite().all()
-
-
-def test_the_verb(tmp_path: Path, clip: dict[str, Any], capsys: pytest.CaptureFixture, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", "{", "config.json is damaged"),
+        ("model.safetensors.index.json", "{", "index.json is damaged"),
+        ("experiment_cfg/conf.yaml", "a: [", "conf.yaml"),
+        ("config.json", '{"architectures": ["VLA"], "action_head_cfg": {"config": {}}}', "does not say 'diffusion_mod"),
+    ],
+)
+def test_damaged_descriptions_are_named(tmp_path: Path, file: str, content: str, message: str) -> None:
     source = write_dreamzero(tmp_path / "droid", network())
-    words = [f"--set={name}={value}" for name, value in clip.items() if name != "image_size"]
-    assert main(["import", str(source), f"--out={tmp_path / 'policy'}", *words, "--set=image_size=[16, 32]"]) == 0
-    assert "preset wan2.1-14b, oxe_droid" in capsys.readouterr().out
-    logging.getLogger("lerobot_wam.checkpoints").setLevel(logging.NOTSET)
-    assert actions(WAMPolicy.from_pretrained(tmp_path / "policy")).isfinite().all()
-    assert main(["import", str(tmp_path / "nowhere"), f"--out={tmp_path / 'other'}"]) == 2
-    assert "is no folder" in capsys.readouterr().err
+    (source / file).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        import_checkpoint(str(source), tmp_path / "policy")
 
 
-def test_settings_are_typed_and_known() -> None:
-    words = ["compat=official", "guidance_scale=1", "image_size=[16, 32]", "computed_steps=8", "n_action_steps=null"]
-    assert parse_settings(words) == {
-        "compat": "official",
-        "guidance_scale": 1.0,
-        "image_size": (16, 32),
-        "computed_steps": "8",
-        "n_action_steps": None,
-    }
-    with pytest.raises(ValueError, match="no field 'gidance_scale'"):
-        parse_settings(["gidance_scale=1"])
-    with pytest.raises(ValueError, match="--set dim=wide"):
-        parse_settings(["dim=wide"])
+def test_settings_that_do_not_fit_are_explained(tmp_path: Path) -> None:
+    source = write_dreamzero(tmp_path / "droid", network())
+    with pytest.raises(ValueError, match="cannot become a policy with these settings: image_size"):
+        import_checkpoint(str(source), tmp_path / "policy", settings={"image_size": (17, 32)})

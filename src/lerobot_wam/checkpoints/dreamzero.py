@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from lerobot_wam.checkpoints.components import TOKENIZER_FILES
@@ -17,6 +16,7 @@ from lerobot_wam.checkpoints.lazy import LazyTensor, LazyTensors, below, open_sa
 from lerobot_wam.checkpoints.source import Source, read_json
 from lerobot_wam.checkpoints.wan import read_diffusers, read_original
 from lerobot_wam.embodiments.gear import embodiment_from_gear
+from lerobot_wam.embodiments.schema import load_yaml
 from lerobot_wam.embodiments.spec import FRAMES_PER_LATENT, LATENTS_PER_CHUNK
 
 UMT5_TOKENIZER = Source("google/umt5-xxl")
@@ -56,7 +56,7 @@ def read_dreamzero(
     stored = open_safetensors(folder, _STEM, prefixes)
     experiment = folder / "experiment_cfg"
     conf_file = experiment / "conf.yaml"
-    conf = yaml.safe_load(conf_file.read_text(encoding="utf-8")) if conf_file.is_file() else {}
+    conf = load_yaml(conf_file.read_text(encoding="utf-8"), str(conf_file)) if conf_file.is_file() else {}
     head = (read_json(folder / "config.json").get("action_head_cfg") or conf["action_head_cfg"])["config"]
 
     plain: LazyTensors = {}

@@ -71,14 +71,21 @@ def import_checkpoint(
     """
     where, onto = Source.parse(source), None if base is None else Source.parse(base)
     folder, layout = where.describe()
-    if layout == "dreamzero":
-        found = read_dreamzero(where, folder, embed=embed_components, base=onto, tokenizer=Source.parse(tokenizer))
-    elif onto is not None:
-        raise ValueError(f"{source} is no LoRA fine-tune: leave --base out")
-    else:
-        found = read_original(where, folder, embed_components) if layout == "wan" else read_diffusers(where, folder)
+    try:
+        if layout == "dreamzero":
+            found = read_dreamzero(where, folder, embed=embed_components, base=onto, tokenizer=Source.parse(tokenizer))
+        elif onto is not None:
+            raise ValueError(f"{source} is no LoRA fine-tune: leave --base out")
+        else:
+            found = read_original(where, folder, embed_components) if layout == "wan" else read_diffusers(where, folder)
+        config = _configuration(found, prompt_template, settings or {}, embed_components)
+    except KeyError as error:
+        raise ValueError(
+            f"{source}: its configuration does not say {error}: copy or download its .json and .yaml files again"
+        ) from error
+    except DecodingError as error:
+        raise ValueError(f"{source} cannot become a policy with these settings: {error}") from error
     logger.info("%s: %s", source, found.kind)
-    config = _configuration(found, prompt_template, settings or {}, embed_components)
     tensors = _complete(found, config, source, seed)
     components = {name: convert_component(name, official) for name, official in found.components.items()}
 
@@ -103,11 +110,10 @@ def import_checkpoint(
         copy_components(config, out)
         for name in components:
             setattr(config, f"{name}_source", f"#{name}")
-    config._save_pretrained(out)
-    with_device = copy.copy(config)
-    with_device.device = "cpu"  # a pipeline must name one; whoever loads it replaces it
-    for pipeline in make_wam_pre_post_processors(with_device):
+    for pipeline in make_wam_pre_post_processors(config):
         pipeline.save_pretrained(out)
+    config.device = None  # chosen on the machine that loads it
+    config._save_pretrained(out)
     output.finish()
     return config
 
@@ -116,7 +122,7 @@ def _configuration(
     found: ForeignCheckpoint, prompt_template: Path | None, given: Mapping[str, Any], embed_components: bool
 ) -> WAMConfig:
     """Build the policy's configuration: what is given wins over what the checkpoint says, that over the preset."""
-    settings: dict[str, Any] = {"weights_dtype": "bfloat16", **found.settings}
+    settings: dict[str, Any] = {"weights_dtype": "bfloat16", "device": "cpu", **found.settings}
     settings |= {"embed_components": embed_components, "embodiments": found.embodiments}
     if prompt_template is not None:
         prompts = load_prompts(prompt_template)
@@ -135,7 +141,6 @@ def _configuration(
         config.input_features = {view.key: camera for view in spec.cameras}
         config.input_features[OBS_STATE] = PolicyFeature(FeatureType.STATE, (len(spec.state),))
         config.output_features = {ACTION: PolicyFeature(FeatureType.ACTION, (len(spec.action),))}
-    config.device = None  # chosen on the machine that loads it
     return config
 
 

@@ -4,7 +4,6 @@ A checkpoint is a dict of these from the moment that its files are found until t
 renaming, merging and converting cost no memory, and what does not fit is known before anything is read.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lerobot_wam.checkpoints.source import read_json
 from lerobot_wam.weights import open_weights
 
 
@@ -61,11 +61,8 @@ def open_safetensors(folder: Path, stem: str, prefixes: tuple[str, ...] = ("",))
 
 def shard_names(folder: Path, stem: str, prefixes: tuple[str, ...]) -> list[str]:
     """Return the shards that hold tensors under these prefixes; none where the checkpoint has no index."""
-    index = folder / f"{stem}.safetensors.index.json"
-    if not index.is_file():
-        return []
-    weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    return sorted({file for name, file in weight_map.items() if name.startswith(prefixes)})
+    index = read_json(folder / f"{stem}.safetensors.index.json")
+    return sorted({file for name, file in index.get("weight_map", {}).items() if name.startswith(prefixes)})
 
 
 def _read(file: Path, name: str) -> Tensor:

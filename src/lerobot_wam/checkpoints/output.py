@@ -82,10 +82,11 @@ class ImportFolder:
             for name in names:
                 state[name] = tensors[name].read().to(planned[name].dtype).contiguous()
                 progress.update()
-            save_file(state, path.with_suffix(".tmp"), metadata={"format": "pt"})
+            temporary = path.with_suffix(".tmp")
+            save_file(state, temporary, metadata={"format": "pt"})
             del state
-            path.with_suffix(".tmp").replace(path)
-            self.files[self._key(path)] = sha256(path)
+            self.files[self._key(path)] = sha256(temporary)
+            temporary.replace(path)
             self._write_manifest(PARTIAL)
         if plan.is_sharded:
             index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}

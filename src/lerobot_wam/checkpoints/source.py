@@ -56,7 +56,7 @@ class Source:
             return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=patterns))
         except (OSError, httpx.HTTPError, HFValidationError) as error:
             raise FileNotFoundError(
-                f"{self.name} is no folder, and cannot be fetched from the Hub ({str(error).splitlines()[0]})\n"
+                f"{self.name} is no folder, and cannot be fetched from the Hub ({str(error).partition('\n')[0]})\n"
                 "give the path of a downloaded checkpoint, or REPO[@REVISION]"
             ) from error
 
@@ -94,5 +94,12 @@ class Source:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Return a JSON object, empty where there is no such file."""
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    """Return a JSON object, empty where there is no such file.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is damaged ({error}): copy or download it again") from error

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     """Import, and say what can be done with the result."""
     from lerobot_wam.checkpoints.importer import import_checkpoint, parse_settings
 
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format="%(message)s", force=True)
     logging.getLogger("lerobot_wam.checkpoints").setLevel(logging.INFO)
     config = import_checkpoint(
         args.source,
