@@ -1,4 +1,4 @@
-"""Write the results tables of README.md and docs/results.md from benchmarks/results/*.json.
+"""Write the results tables of README.md, docs/results.md and docs/dreamzero.md from benchmarks/results/*.json.
 
     python -m benchmarks.fill_results            # write them
     python -m benchmarks.fill_results --check    # exit with 1 where they are out of date
@@ -168,6 +168,39 @@ def results_page(folder: Path) -> str:
     return "\n\n".join(parts)
 
 
+FIXES = {
+    "second_chunk": "Second chunk, one observed block in the cache",
+    "sampler": "Second chunk, 16 UniPC steps",
+    "full_window": "After a full window of two chunks",
+    "full_window_of_four_chunks": "The same weights with a window of four",
+}
+
+
+def fixes_table(folder: Path) -> str:
+    """The differences from the official loop, case by case; the first of each group is its reference."""
+    record = load(folder / "official_fixes.json")
+    if record is None:
+        return NOT_YET
+    rows = []
+    for group, title in FIXES.items():
+        found = record["metrics"][group]
+        for name, case in found["cases"].items():
+            error = f"{case['action_error_rad']:.4f} ± {case['action_error_rad_standard_error']:.4f}"
+            away = f"{case['action_distance_rad']:.4f}", f"{case['latent_distance_percent']:.1f} %"
+            rows.append((title, name, error, *away, str(found["clips"])))
+            title = ""
+    header = ("", "Case", "Action error, rad ± s.e.", "Actions moved, rad", "Imagined latents moved", "Episodes")
+    about = f"`{record['command']}`, {record['date'][:10]}, commit {record['commit']}, {machine(record)}."
+    lines = [table(header, rows), about]
+    if (sliding := load(folder / "long_episode_sliding.json")) is not None:
+        m = sliding["metrics"]
+        lines.append(
+            f"Sliding, the last chunks of an episode of {m['chunks']} cost {m['last_over_first_window_cost']:.3f} "
+            f"times the first (`{sliding['command']}`)."
+        )
+    return "\n\n".join(lines)
+
+
 def _demo_sections(metrics: dict[str, Any]) -> list[str]:
     """Success tables with their intervals; takes what it shows out of `metrics`."""
     for shown in ("success_rate", "n_episodes", "success_wilson_95"):
@@ -263,7 +296,11 @@ def filled(text: str, content: str, where: str) -> str:
 
 def documents(root: Path, results: Path) -> dict[Path, str]:
     """What each document should say."""
-    contents = {root / "README.md": readme_table(results), root / "docs" / "results.md": results_page(results)}
+    contents = {
+        root / "README.md": readme_table(results),
+        root / "docs" / "results.md": results_page(results),
+        root / "docs" / "dreamzero.md": fixes_table(results),
+    }
     return {path: filled(path.read_text(encoding="utf-8"), text, path.name) for path, text in contents.items()}
 
 

@@ -48,8 +48,8 @@ class WAMConfig(PreTrainedConfig):
     Args:
         preset: "nano", "wan2.2-5b" or "wan2.1-14b".
         compat: "wam", or "official" to act and average the loss as the official code does, defects included. It sets
-            state_self_only, restart_frame, noise_stream, seed, padded_actions, window_full, computed_steps and
-            loss_averaging.
+            state_self_only, restart_frame, noise_stream, seed, padded_actions, window_full, computed_steps,
+            loss_averaging, noise_beta_alpha and action_levels.
         embodiment: Name of a built-in embodiment, path of a YAML file, or "auto": the built-in one of the dataset's
             robot_type if there is one, else derived from the dataset's features.
         embodiments: Filled when the policy is built: name -> {"spec": ..., "statistics": ...}, in category order.
@@ -95,6 +95,7 @@ class WAMConfig(PreTrainedConfig):
         visual_summary: Add the convolutional summary of each chunk's first frame (nano).
         noise_mode: "coupled", "decoupled" (Flash), "high_noise" or "independent".
         noise_beta_alpha: alpha of Beta(alpha, 1) in "decoupled" and "high_noise".
+        action_levels: In "decoupled", one noise level per "chunk" (paper) or per action "step" (official code).
         pure_noise_probability: Chance that a chunk is trained from pure noise.
         timestep_weighting: Use the official bell-shaped loss weights.
         first_frame_loss: Denoise frame 0 too, as the official code does.
@@ -185,6 +186,7 @@ class WAMConfig(PreTrainedConfig):
 
     noise_mode: Literal["coupled", "decoupled", "high_noise", "independent"] = _from_preset()
     noise_beta_alpha: float = _from_preset()
+    action_levels: Literal["chunk", "step"] = _from_preset()
     pure_noise_probability: float = _from_preset()
     timestep_weighting: bool = _from_preset()
     first_frame_loss: bool = _from_preset()

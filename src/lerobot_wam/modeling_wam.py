@@ -96,6 +96,7 @@ class WAMPolicy(PreTrainedPolicy):
             noise=NoiseConfig(
                 mode=config.noise_mode,
                 beta_alpha=config.noise_beta_alpha,
+                action_level_per_chunk=config.action_levels == "chunk",
                 pure_noise_probability=config.pure_noise_probability,
             ),
             timestep_weighting=config.timestep_weighting,

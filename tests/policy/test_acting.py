@@ -8,6 +8,7 @@ from tiny_policies import build_policy, observe
 
 from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.processor_wam import make_wam_pre_post_processors
+from lerobot_wam.runtime.state import LoopRules
 
 
 @pytest.fixture
@@ -104,3 +105,21 @@ def test_two_cameras_are_tiled(mobile_data: Path):
     tiled = policy._observations(batch)[0].frame
     torch.testing.assert_close(tiled, torch.cat([head, wrist], dim=3)[0] * 2 - 1)
     assert policy.select_action(batch).shape == (1, 3)
+
+
+def test_one_dial_makes_the_loop_and_the_loss_official(arm_data: Path):
+    """`compat=official` reaches the network, the loop, the sampler and the objective; ours differs in each."""
+    official, ours = (
+        build_policy(arm_data, compat=compat, solver="unipc", num_inference_steps=16) for compat in ("official", "wam")
+    )
+    loop = official.runtime
+    assert loop.rules == LoopRules(restart_frame="official", noise_stream="fixed", padded_actions="noise")
+    assert ours.runtime.rules == LoopRules()
+    assert (loop.sampler.computed_steps, ours.runtime.sampler.computed_steps) == ("8", "all")
+    assert (loop.model.config.state_self_only, ours.model.config.state_self_only) == (False, True)
+    assert (official.objective.averaging, official.objective.noise.action_level_per_chunk) == ("official", False)
+    batches = [observe(official, seed=step) for step in range(2 * official.config.chunk_steps + 1)]
+    actions = [official.eval().select_action(batch) for batch in batches]
+    official.reset()
+    again = [official.select_action(batch) for batch in batches]  # the same noise for every chunk of every episode
+    assert torch.equal(torch.cat(actions), torch.cat(again))

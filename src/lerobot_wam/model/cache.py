@@ -47,7 +47,7 @@ class KVCache:
 
         Keys are turned back by a chunk's angle, so that positions are exactly those of a window that was written
         without the dropped chunk. Values, and keys before their rotation, are not: they were computed while the
-        dropped chunk could still be read. How far that is from recomputation is in `benchmarks/sliding_window.py`.
+        dropped chunk could still be read. How far that is from recomputation is in `benchmarks/official_fixes.py`.
         """
         chunk, position = config.frames_per_chunk, self.layout.position
         keep = (position == 0) | (position > chunk)
