@@ -103,7 +103,7 @@ def _check(args: argparse.Namespace) -> None:
     """Find what is missing or contradictory before anything slow, or the Hub, is touched."""
     folder, config = args.policy_path, args.policy_path / "config.json"
     on_hub = not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder)) is not None
-    if not on_hub and not (config.is_file() and (folder / "model.safetensors").is_file()):
+    if not on_hub and not (config.is_file() and any(folder.glob("model*.safetensors"))):
         inside = folder / "checkpoints" / "last" / "pretrained_model"
         hint = "expected a folder with config.json and model.safetensors; check --policy.path"
         hint = f"did you mean {inside}?" if inside.is_dir() else hint

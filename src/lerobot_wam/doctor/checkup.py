@@ -22,7 +22,7 @@ from lerobot_wam.frozen import COMPONENTS, find_component, resolve_embedded
 from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.weights import MANIFEST, PER_ROBOT, match, open_checkpoint
 
-ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
 PARTS = {
     "image branch": ("img_emb.", "k_img.", "v_img.", "norm_k_img."),
     "transformer blocks": ("blocks.",),
