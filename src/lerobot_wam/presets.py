@@ -120,7 +120,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "auxiliary_bc_weight": 1.0,
         "early_anchor_weight": 4.0,
         "early_anchor_steps": 4,
-        "drop_n_last_frames": 11,
+        "drop_n_last_frames": 10,
         "solver": "euler",
         "num_inference_steps": 4,
         "guidance_scale": 1.0,

@@ -48,15 +48,16 @@ def window_and_inputs(model: WorldActionModel) -> tuple[NoisyWindow, Tensor, Con
     clean = torch.randn(BATCH, 6, 1 + frames, 4, 6)
     condition = torch.randn(BATCH, 2, 1 + frames, 4, 6)
     pixels = torch.rand(BATCH, CHUNKS, 3, 16, 16) * 2 - 1
+    state, category = torch.randn(BATCH, CHUNKS, 7), torch.tensor([0, 1, 0])
     window = NoisyWindow(
         video=torch.randn(BATCH, 6, frames, 4, 6),
         video_timestep=(1000 * torch.rand(BATCH, CHUNKS)).repeat_interleave(2, dim=1),
         action=torch.randn(BATCH, CHUNKS * STEPS, 5),
         action_timestep=1000 * torch.rand(BATCH, CHUNKS * STEPS),
-        state=torch.randn(BATCH, CHUNKS, 7),
-        category=torch.tensor([0, 1, 0]),
+        state=state,
+        category=category,
         condition=condition[:, :, 1:],
-        summary=model.summarise(pixels, context),
+        summary=model.summarise(pixels, state, category, context),
     )
     return window, clean, context, condition, pixels
 

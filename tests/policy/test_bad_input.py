@@ -113,7 +113,7 @@ def test_one_timing_flag_without_the_other():
 
 def test_episodes_shorter_than_a_chunk(train: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     short = write_dataset(tmp_path / "short", (7, 8))
-    message = r"longest episode has 8 steps, .* last 11: record longer episodes, or set --policy.drop_n_last_frames=0"
+    message = r"longest episode has 8 steps, .* last 10: record longer episodes, or set --policy.drop_n_last_frames=0"
     refused(message, lambda: build_policy(short))
     train(short, tmp_path / "masked", tiny_config(drop_n_last_frames=0))
     mixed = write_dataset(tmp_path / "mixed", (7, 20))

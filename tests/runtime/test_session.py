@@ -193,13 +193,14 @@ def test_cached_denoising_equals_the_training_forward(runtime: Callable[..., Run
         branch = session.branches[0]
         assert branch.cache.frames == 1 + 2 * chunk
         f, a = slice(2 * chunk, 2 * chunk + 2), slice(STEPS * chunk, STEPS * (chunk + 1))
-        summary = model.summarise(see(STEPS * chunk).frame[None, None], branch.context)
+        state = noisy.state[:, chunk : chunk + 1]
+        summary = model.summarise(see(STEPS * chunk).frame[None, None], state, noisy.category, branch.context)
         part = NoisyWindow(
             noisy.video[:, :, f],
             noisy.video_timestep[:, f],
             noisy.action[:, a],
             noisy.action_timestep[:, a],
-            noisy.state[:, chunk : chunk + 1],
+            state,
             noisy.category,
             summary=summary,
         )
@@ -208,7 +209,7 @@ def test_cached_denoising_equals_the_training_forward(runtime: Callable[..., Run
         run(loop, session, range(STEPS * chunk + 1, STEPS * (chunk + 1)))
     context = session.branches[0].context
     anchors = torch.stack([see(STEPS * chunk).frame for chunk in range(CHUNKS)])[None]
-    window = NoisyWindow(**{**vars(noisy), "summary": model.summarise(anchors, context)})
+    window = NoisyWindow(**{**vars(noisy), "summary": model.summarise(anchors, noisy.state, noisy.category, context)})
     full_video, full_action = model(window, clean[:, :, : total - 2], context)
     torch.testing.assert_close(torch.cat(video, dim=2), full_video, rtol=0, atol=1e-5)
     torch.testing.assert_close(torch.cat(action, dim=1), full_action, rtol=0, atol=1e-5)

@@ -1,6 +1,7 @@
 """Recording into a LeRobotDataset: contents, interruption, extension."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,26 @@ def test_labels_are_clean_and_episodes_hold_still_at_the_end():
     clean, _ = make_episode(Recipe(tasks="touch-red", image_size=16, noise=0.0), 0)
     assert np.array_equal(noisy.actions[0], clean.actions[0])
     assert not np.array_equal(noisy.states[1], clean.states[1])
+
+
+def test_the_expert_follows_through_after_success():
+    recipe = Recipe(tasks="left-red", image_size=16, scattered_starts=0.0, clumsy_starts=0.0)
+    longer, _ = make_episode(recipe, 0)
+    short, _ = make_episode(replace(recipe, follow_through=0), 0)
+    tail, hold = recipe.follow_through, recipe.hold_steps
+    assert len(longer.actions) == len(short.actions) + tail
+    assert np.array_equal(longer.actions[: -tail - hold], short.actions[:-hold])
+    waist = longer.actions[-hold - tail - 1 : -hold, 0]
+    assert np.all(np.diff(waist) > 0) or np.all(np.diff(waist) < 0), "the push goes on"
+
+
+def test_clumsy_starts_begin_in_the_middle_of_an_attempt():
+    at_home = Recipe(tasks="left-red", image_size=16, scattered_starts=0.0, clumsy_starts=0.0)
+    home = make_episode(at_home, 0)[0].states[0]
+    starts = [make_episode(replace(at_home, clumsy_starts=1.0), index)[0].states[0] for index in range(3)]
+    assert all(np.abs(start - home).max() > 0.05 for start in starts)
+    with pytest.raises(ValueError, match="sum to 1 at most"):
+        Recipe(scattered_starts=0.8, clumsy_starts=0.3)
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ class DemoPlan:
 
     folder: Path
     arm: str = "viperx"
-    episodes: int = 1600
+    episodes: int = 2000
     shares: str = "single:14,two_stage:1,play:1"
     steps: int = 1250
     batch_size: int = 32

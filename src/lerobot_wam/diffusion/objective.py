@@ -184,7 +184,7 @@ def joint_loss(
         state=window.state,
         category=window.category,
         condition=None if condition is None else condition[:, :, first:],
-        summary=model.summarise(window.anchor_frame, context),
+        summary=model.summarise(window.anchor_frame, window.state, window.category, context),
     )
     past = latent.shape[2] - model.config.frames_per_chunk  # nobody reads the last chunk's clean copy
     clean_condition = None if condition is None else condition[:, :, :past]

@@ -1,8 +1,9 @@
 """What a tiny network needs to bind words to places within minutes; off in the official presets.
 
 A small convolutional tower looks at the newest observed frame of each chunk, is modulated by the text, and its
-flattened map becomes one vector that is added to all of the chunk's noisy tokens. It plays the part that a pretrained
-image encoder plays in the large models. The behaviour-cloning head gives this path a direct training signal.
+flattened map becomes, together with the robot's state, one vector that is added to all of the chunk's noisy tokens.
+It plays the part that a pretrained image encoder plays in the large models. The behaviour-cloning head gives this
+path a direct training signal.
 """
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lerobot_wam.model.config import VisualSummaryConfig
-from lerobot_wam.model.embodiment import CategoryMLP
+from lerobot_wam.model.embodiment import CategoryLinear, CategoryMLP
 
 PIXEL_GAIN = 3.0
 POINT_GAIN = 3.0
@@ -18,9 +19,11 @@ TEXT_GAIN = 2.0
 
 
 class VisualSummary(nn.Module):
-    """Summarise the frame that a chunk starts from, as seen through the instruction."""
+    """Summarise the frame and the state that a chunk starts from, as seen through the instruction."""
 
-    def __init__(self, config: VisualSummaryConfig, text_dim: int, dim: int) -> None:
+    def __init__(
+        self, config: VisualSummaryConfig, num_categories: int, state_dim: int, text_dim: int, dim: int
+    ) -> None:
         super().__init__()
         self.image_size = config.image_size
         first, second, third = config.channels
@@ -41,9 +44,12 @@ class VisualSummary(nn.Module):
         self.points = nn.Conv2d(second, config.points, 1)
         self.film = nn.Linear(dim, 2 * third)
         self.squeeze = nn.Conv2d(third, config.squeeze, 1)
+        # What to do about a cube depends on where the arm is: the MLP below is the first place where the two meet.
+        self.posture = CategoryLinear(num_categories, state_dim, dim)
+        nn.init.normal_(self.posture.W, std=state_dim**-0.5)
         height, width = (-(-side // 8) for side in config.image_size)
         self.mlp = nn.Sequential(
-            nn.Linear(config.squeeze * height * width + 3 * config.points, config.hidden),
+            nn.Linear(config.squeeze * height * width + 3 * config.points + dim, config.hidden),
             nn.GELU(),
             nn.Linear(config.hidden, dim),
         )
@@ -53,11 +59,13 @@ class VisualSummary(nn.Module):
         words_BTD = self.words(text_BTX) - self.words(torch.zeros_like(text_BTX[:1, :1]))
         return TEXT_GAIN * F.rms_norm(words_BTD.sum(dim=1), words_BTD.shape[2:], eps=1e-6)
 
-    def forward(self, frame_BN3HW: Tensor, text_BD: Tensor) -> Tensor:
+    def forward(self, frame_BN3HW: Tensor, state_BNS: Tensor, category_B: Tensor, text_BD: Tensor) -> Tensor:
         """Return one vector per chunk.
 
         Args:
             frame_BN3HW: The newest observed frame of each of N chunks, pixels in [-1, 1].
+            state_BNS: The normalised state at the same moments.
+            category_B: Index of each sample's embodiment.
             text_BD: The instruction, from `pool_text`.
 
         Returns:
@@ -74,7 +82,8 @@ class VisualSummary(nn.Module):
         text_ED = text_BD.repeat_interleave(chunks, dim=0)
         points = _soft_argmax(POINT_GAIN * self.points(_modulate(x, self.film_points(text_ED))))
         x = F.gelu(self.squeeze(_modulate(F.gelu(self.convs[2](x)), self.film(text_ED))))
-        return self.mlp(torch.cat([x.flatten(1), points], dim=1)).unflatten(0, (-1, chunks))
+        posture_ED = self.posture(state_BNS, category_B).flatten(0, 1)
+        return self.mlp(torch.cat([x.flatten(1), points, posture_ED], dim=1)).unflatten(0, (-1, chunks))
 
 
 def _modulate(x_ECHW: Tensor, film_E2C: Tensor) -> Tensor:

@@ -146,7 +146,9 @@ class WorldActionModel(nn.Module):
         if config.absolute_positions:
             self.absolute_positions = AbsolutePositions(config)
         if config.visual_summary is not None:
-            self.visual_summary = VisualSummary(config.visual_summary, config.text_dim, dim)
+            self.visual_summary = VisualSummary(
+                config.visual_summary, categories, config.state_dim, config.text_dim, dim
+            )
         if config.auxiliary_bc:
             self.bc_head = BehaviorCloningHead(categories, dim, hidden, config.actions_per_chunk, config.action_dim)
 
@@ -179,11 +181,13 @@ class WorldActionModel(nn.Module):
             image=None if image_BIC is None else self.img_emb(image_BIC.to(self.dtype)),
         )
 
-    def summarise(self, frame_BN3HW: Tensor, context: Context) -> Tensor | None:
-        """Return the visual summary [B, N, D] of each chunk's newest observed frame, None where it is off."""
+    def summarise(self, frame_BN3HW: Tensor, state_BNS: Tensor, category_B: Tensor, context: Context) -> Tensor | None:
+        """Return the visual summary [B, N, D] of each chunk's first frame and state, None where it is off."""
         if context.pooled_text is None:
             return None
-        return self.visual_summary(frame_BN3HW.to(self.dtype), context.pooled_text)
+        return self.visual_summary(
+            frame_BN3HW.to(self.dtype), state_BNS.to(self.dtype), category_B, context.pooled_text
+        )
 
     def clone_behavior(self, window: NoisyWindow, context: Context) -> Tensor:
         """Return the auxiliary head's clean actions [B, T, A] for a window with summaries."""

@@ -284,7 +284,7 @@ class Runtime:
         condition = _condition(group, place, config.frames_per_chunk)
 
         def velocity_of(branch: Branch) -> VelocityFunction:
-            summary = self.model.summarise(frames.unsqueeze(1), branch.context)
+            summary = self.model.summarise(frames.unsqueeze(1), state, category, branch.context)
 
             def velocity(video: Tensor, action: Tensor, video_t: float, action_t: float) -> tuple[Tensor, Tensor]:
                 window = NoisyWindow(

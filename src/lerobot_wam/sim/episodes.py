@@ -18,6 +18,8 @@ PLAY = "play"
 """The part of `Recipe.tasks` that records goal-free play, and the text of its episodes."""
 _RECORDING_STREAM = 2
 _MAX_ATTEMPTS = 50
+_CLUMSY_STEPS = (3, 14)
+_CLUMSY_NOISE = 0.05  # rad
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,16 @@ class Recipe:
     """Recordings of different seeds share no scene, and none shares one with an evaluation."""
     noise: float = 0.015
     """Standard deviation of the noise on executed joint targets (rad); labels stay clean (DART)."""
-    scattered_starts: float = 0.5
+    scattered_starts: float = 0.4
     """Share of task episodes that start with the arm anywhere above the table, often close to a cube, instead of at
     home. A policy that has missed finds itself there, and a new window must know how to go on."""
+    clumsy_starts: float = 0.3
+    """Share of task episodes that start in the middle of a clumsy attempt at the task, often with the tip slipped off
+    the cube. The attempt is not recorded; what follows is, judged from there."""
+    follow_through: int = 3
+    """Steps for which the expert goes on after success, so that nobody learns to stop at its very edge."""
     hold_steps: int = 4
-    """Steps recorded after success, the arm at rest."""
+    """Steps recorded after that, the arm at rest."""
     play_steps: tuple[int, int] = (16, 24)
     """Shortest and longest play episode (control steps)."""
     play_text: str = PLAY
@@ -51,6 +58,11 @@ class Recipe:
             raise ValueError(f"image_size is {self.image_size} pixels; expected 16 or more")
         if self.noise < 0:
             raise ValueError(f"noise is {self.noise} rad; expected 0 or more")
+        if min(self.scattered_starts, self.clumsy_starts) < 0 or self.scattered_starts + self.clumsy_starts > 1:
+            raise ValueError(
+                f"scattered_starts is {self.scattered_starts}, clumsy_starts {self.clumsy_starts}; expected shares of "
+                "0 or more that sum to 1 at most"
+            )
         for part in self.shares():
             if part != PLAY:
                 select_tasks(part)
@@ -141,12 +153,23 @@ def _scatter(world: Tabletop, rng: np.random.Generator) -> None:
         world.place_arm(home)
 
 
+def _stumble(world: Tabletop, task: Task, rng: np.random.Generator) -> None:
+    """Attempt `task` for a moment with a trembling hand."""
+    judge, expert = Judge(task, world.cubes, world.tip), TaskExpert(world)
+    for _ in range(rng.integers(*_CLUMSY_STEPS, endpoint=True)):
+        action = expert.action(judge)
+        world.step(action + rng.normal(0.0, _CLUMSY_NOISE, len(action)))
+
+
 def _try_task(world: Tabletop, recipe: Recipe, task: Task, rng: np.random.Generator) -> Episode | None:
     """Return one expert episode of `task`, or None where strict success was missed."""
     placement = place_cubes(rng, task)
     world.reset(placement.xy, placement.yaw)
-    if rng.random() < recipe.scattered_starts:
+    start = rng.random()
+    if start < recipe.scattered_starts:
         _scatter(world, rng)
+    elif start < recipe.scattered_starts + recipe.clumsy_starts:
+        _stumble(world, task, rng)
     judge = Judge(task, world.cubes, world.tip)
     expert, tape = TaskExpert(world), _Tape(world, recipe, rng)
     for _ in range(50 * len(task.stages)):
@@ -156,6 +179,9 @@ def _try_task(world: Tabletop, recipe: Recipe, task: Task, rng: np.random.Genera
             break
     if not judge.success:
         return None
+    for _ in range(recipe.follow_through):
+        tape.step(expert.action(judge), recipe.noise)
+        judge.update(world.cubes, world.tip)
     rest = world.joints
     for _ in range(recipe.hold_steps):
         tape.step(rest, 0.0)

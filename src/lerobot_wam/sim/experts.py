@@ -19,6 +19,8 @@ _STANDOFF = 0.022
 """Gap between the cube's face and the tip before a push (m)."""
 _FUNNEL = (0.015, 0.06)
 """Above a waypoint the tip is down within the first radius and at travel height beyond the second (m)."""
+_LOW, _BESIDE = 0.05, 0.055
+"""A tip below the first height and nearer to the cube than the second, but not behind it, must rise first (m)."""
 _LEAN = 0.5
 """How far a push may lean from the named direction (per component of its unit vector)."""
 _IK_STEPS = 8
@@ -99,12 +101,10 @@ class TaskExpert:
         """
         world, arm = self.world, self.world.arm
         tip, cubes = world.tip, world.cubes
-        if judge.stage_index != self._stage_index:
+        if judge.stage_index != self._stage_index and judge.stage is not None:
             self._phase = "approach" if self._stage_index < 0 else "retreat"
             self._stage_index = judge.stage_index
-        stage = judge.stage
-        if stage is None:
-            return self._kinematics.solve(world.joints, tip)
+        stage = judge.stage or judge.task.stages[-1]  # goes on where it has succeeded
         if self._phase == "retreat" and tip[2] > TRAVEL_HEIGHT - 0.02:
             self._phase = "approach"
         if self._phase == "retreat":
@@ -131,7 +131,8 @@ class TaskExpert:
         across = np.array([-direction[1], direction[0]])
         offset = tip[:2] - cube
         slipped = abs(offset @ across) > CUBE_HALF or offset @ direction > -CUBE_HALF / 2
-        if self._phase == "push" and slipped:
+        beside = tip[2] < _LOW and offset @ direction > -CUBE_HALF / 2 and np.linalg.norm(offset) < _BESIDE
+        if (self._phase == "push" and slipped) or (self._phase == "approach" and beside):
             self._phase = "lift"
         if self._phase == "lift":
             if tip[2] < TRAVEL_HEIGHT - 0.02:
