@@ -26,6 +26,7 @@ FLOORS = {
     "adoption": 3,
     "diffusion": 3,
     "frozen": 3,
+    "batches": 4,
     "processor_wam": 4,
     "runtime": 4,
     "modeling_wam": 5,

@@ -11,17 +11,17 @@ from typing import Any, Literal
 import torch
 from huggingface_hub import ModelCard, save_torch_state_dict, snapshot_download
 from lerobot.policies.pretrained import PreTrainedPolicy
-from lerobot.utils.constants import ACTION, OBS_STATE
+from lerobot.utils.constants import OBS_STATE
 from lerobot.utils.device_utils import resolve_safetensors_device
 from torch import Tensor
 
 from lerobot_wam.adoption import adopt_dataset
+from lerobot_wam.batches import BatchReader
 from lerobot_wam.codecs.text import TextCodec
 from lerobot_wam.codecs.video import VideoCodec
 from lerobot_wam.configuration_wam import WAMConfig
-from lerobot_wam.data.views import draw_augmentations, tile_views
-from lerobot_wam.data.windows import cut_batch, hold_last, latent_frame_mask, real_chunks
-from lerobot_wam.diffusion.objective import ObjectiveConfig, TrainingWindow, ragged_joint_loss
+from lerobot_wam.data.windows import latent_frame_mask, real_chunks
+from lerobot_wam.diffusion.objective import ObjectiveConfig, ragged_joint_loss
 from lerobot_wam.diffusion.sampler import SamplerConfig
 from lerobot_wam.diffusion.schedule import NoiseConfig
 from lerobot_wam.embodiments.action_space import ActionSpace
@@ -34,9 +34,6 @@ from lerobot_wam.runtime.state import LoopRules, Observation, Session
 from lerobot_wam.weights import read_weights, replaced
 
 logger = logging.getLogger(__name__)
-
-AUGMENTATION = "augmentation"
-"""Key of a training batch's list of random crops and colours, one a sample."""
 
 _CHECKPOINT_FILES = ["config.json", "model*.safetensors*", "*_codec/*"]
 _DOWNLOAD_OPTIONS = ("cache_dir", "force_download", "token", "local_files_only")
@@ -63,16 +60,13 @@ class WAMPolicy(PreTrainedPolicy):
     ) -> None:
         super().__init__(config)
         self.config: WAMConfig = config
-        self._task_horizon: Tensor | None = None
-        self._announced: set[str] = set()
         self.codecs = FrozenCodecs(config)
         if config.computed_steps != "all":
-            self._announce(
+            logger.warning(
                 f"computed_steps is {config.computed_steps}: some of the {config.num_inference_steps} steps repeat the "
                 "last velocity, an approximation; --policy.computed_steps=all is exact"
             )
-        if dataset_meta is not None:
-            self._task_horizon = adopt_dataset(config, dataset_meta)
+        task_horizon = None if dataset_meta is None else adopt_dataset(config, dataset_meta)
         if not config.embodiments:
             raise ValueError(
                 "the policy knows no embodiment: train it on a dataset (--dataset.repo_id=...) or load a checkpoint "
@@ -84,6 +78,7 @@ class WAMPolicy(PreTrainedPolicy):
         ]
         names = list(config.embodiments)
         self.category = names.index(config.embodiment) if config.embodiment in names else 0
+        self.reader = BatchReader(config, self.action_spaces[self.category], self.category, self.codecs, task_horizon)
         with torch.device("meta") if weights_follow else nullcontext():
             self.model = WorldActionModel(config.model_config).to(getattr(torch, config.weights_dtype))
         self.model.gradient_checkpointing = config.gradient_checkpointing
@@ -192,73 +187,17 @@ class WAMPolicy(PreTrainedPolicy):
         # A function of seed and step, so that a resumed run draws what an uninterrupted one would.
         generator.manual_seed(hash((self.config.noise_seed, self.config.steps_done, rank)) % 2**63)
         model = self.model if self.training else self.acting_model
-        frame_real, action_real = self._real_steps(batch)
-        video = self.action_spaces[self.category].spec.video
-        if self.training and (video.crop < 1 or video.color_jitter):
-            batch = {**batch, AUGMENTATION: draw_augmentations(video, len(frame_real), generator)}
+        frame_real, action_real = self.reader.real_steps(batch)
+        if self.training:
+            batch = self.reader.augmented(batch, len(frame_real), generator)
         frame_mask = latent_frame_mask(~frame_real, self.video_codec.temporal_stride)
         chunks_B = real_chunks(action_real, frame_mask, self.config.max_chunks)
-        losses = ragged_joint_loss(model, partial(self.training_window, batch), chunks_B, self.objective, generator)
+        losses = ragged_joint_loss(model, partial(self.reader.window, batch), chunks_B, self.objective, generator)
         parts = {"video_loss": losses.video, "action_loss": losses.action}
         if self.model.config.auxiliary_bc:
             parts["bc_loss"] = losses.auxiliary_bc
         log = {name: value.detach().mean().item() for name, value in parts.items()}
         return (losses.total if reduction == "none" else losses.total.mean()), log
-
-    def training_window(self, batch: dict[str, Any], rows: Tensor | None = None, chunks: int = 0) -> TrainingWindow:
-        """Turn LeRobot's batch into clean latents, normalised actions and masks.
-
-        Args:
-            batch: LeRobot's batch, see `forward`.
-            rows: Samples to take; None takes all.
-            chunks: Chunks to keep; 0 keeps all.
-        """
-        config, space = self.config, self.action_spaces[self.category]
-        spec, steps, chunks = space.spec, config.chunk_steps, chunks or config.max_chunks
-        if rows is not None:
-            batch = cut_batch(batch, rows, 1 + chunks * steps // config.video_stride, chunks * steps)
-        pixels_BTCHW = self._tiled(batch) * 2 - 1
-        batch_size, device = len(pixels_BTCHW), pixels_BTCHW.device
-        frame_real, action_real = self._real_steps(batch)
-        if self._task_horizon is not None:
-            pixels_BTCHW = hold_last(pixels_BTCHW, frame_real)  # partly real latents must not show the next task
-        frame_mask = latent_frame_mask(~frame_real, self.video_codec.temporal_stride)
-        frames_per_chunk = steps // config.video_stride
-        anchors = slice(0, chunks * frames_per_chunk, frames_per_chunk)
-
-        state = torch.zeros(batch_size, chunks, config.state_dim, device=device)
-        action = torch.zeros(batch_size, chunks * steps, config.action_dim, device=device)
-        action_mask = torch.zeros_like(action, dtype=torch.bool)
-        if spec.state and batch.get(OBS_STATE) is not None:
-            anchor_state = batch[OBS_STATE][:, anchors].float()
-            state[..., : len(spec.state)] = space.encode_state(anchor_state)
-            if spec.action and batch.get(ACTION) is not None:
-                physical_BTA = batch[ACTION].float()
-                if self._task_horizon is not None:
-                    physical_BTA = hold_last(physical_BTA, action_real)
-                physical = physical_BTA.unflatten(1, (chunks, steps))
-                action[..., : len(spec.action)] = space.encode(physical, anchor_state).flatten(1, 2)
-                action_mask[..., : len(spec.action)] = action_real[:, :, None]
-        tokens, _ = self.text_codec.encode([spec.render_prompt(task) for task in self._tasks(batch, batch_size)])
-        first, codecs = pixels_BTCHW[:, 0], self.codecs
-        weight = None
-        if config.early_anchor_steps and "timestamp" in batch:
-            early = (batch["timestamp"].flatten() * spec.fps).round() < config.early_anchor_steps
-            weight = torch.where(early, config.early_anchor_weight, 1.0).to(device)
-        return TrainingWindow(
-            latent=self.video_codec.encode(pixels_BTCHW.transpose(1, 2)),
-            frame_mask=frame_mask,
-            action=action,
-            action_mask=action_mask,
-            state=state,
-            category=torch.full((batch_size,), self.category, device=device),
-            text=tokens.to(device),
-            anchor_frame=pixels_BTCHW[:, anchors],
-            weight=weight,
-            image=None if codecs.image is None else codecs.image.encode(first),
-            condition=codecs.video.condition(first, frame_mask.shape[1]) if config.condition_channels else None,
-            channel_weight=codecs.video.channel_weight.to(device) if config.channel_weighting else None,
-        )
 
     def reset(self) -> None:
         """Forget all sessions: a new episode begins."""
@@ -302,40 +241,12 @@ class WAMPolicy(PreTrainedPolicy):
     def _new_sessions(self, runtime: Runtime, count: int) -> list[Session]:
         return [runtime.new_session(self.config.seed + index, self.category) for index in range(count)]
 
-    def _tiled(self, batch: dict[str, Any]) -> Tensor:
-        """Tile the cameras of the embodiment: [B, T, 3, H, W] in [0, 1]."""
-        spec, config = self.action_spaces[self.category].spec, self.config
-        frames = {camera.key: batch[camera.key] for camera in spec.cameras if camera.key in batch}
-        for key, view in frames.items():
-            trained = (config.input_features or {}).get(key)
-            if trained is not None and tuple(view.shape[-2:]) != tuple(trained.shape[-2:]):
-                self._announce(
-                    f"{key} is {view.shape[-2]}x{view.shape[-1]} pixels, the policy was trained on "
-                    f"{trained.shape[-2]}x{trained.shape[-1]}: every frame is resized"
-                )
-        single = {key: view.unsqueeze(1) if view.ndim == 4 else view for key, view in frames.items()}
-        return tile_views(single, spec, config.image_size, config.head_resize, batch.get(AUGMENTATION))
-
-    def _tasks(self, batch: dict[str, Any], count: int) -> list[str]:
-        """Return one instruction per sample; where there is none, empty text."""
-        task = batch.get("task")
-        tasks = [task or ""] * count if task is None or isinstance(task, str) else list(task)
-        if not all(text.strip() for text in tasks):
-            self._announce("no task text: the policy is told nothing to do (an empty instruction)")
-        return tasks
-
-    def _announce(self, message: str) -> None:
-        """Warn, once per policy and message."""
-        if message not in self._announced:
-            self._announced.add(message)
-            logger.warning(message)
-
     def _observations(self, batch: dict[str, Any]) -> list[Observation]:
-        spec = self.action_spaces[self.category].spec
+        spec = self.reader.space.spec
         if not spec.action:
             raise ValueError(f"embodiment {spec.name!r} has no actions, only video: this policy can dream, not act")
-        frames = self._tiled(batch)[:, -1] * 2 - 1
-        tasks = self._tasks(batch, len(frames))
+        frames = self.reader.tiled(batch)[:, -1] * 2 - 1
+        tasks = self.reader.tasks(batch, len(frames))
         states = batch.get(OBS_STATE)
         if states is None:
             states = torch.zeros(len(frames), 0)
@@ -349,29 +260,6 @@ class WAMPolicy(PreTrainedPolicy):
             Observation(frame, state, spec.render_prompt(task))
             for frame, state, task in zip(frames, states, tasks, strict=True)
         ]
-
-    def _real_steps(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Return which frames [B, T] and action steps [B, H] belong to the window's episode and task."""
-        stride = self.config.video_stride
-        camera = self.action_spaces[self.category].spec.cameras[0].key
-        view = batch[camera]
-        batch_size, frames, device = view.shape[0], view.shape[1], view.device
-        steps = (frames - 1) * stride
-
-        def real(flags: Tensor | None, count: int) -> Tensor:
-            everything = torch.ones(batch_size, count, dtype=torch.bool, device=device)
-            return everything if flags is None else ~flags.to(device, torch.bool)
-
-        frame_real = real(batch.get(f"{camera}_is_pad"), frames)
-        action_real = real(batch.get("action_is_pad"), steps)
-        if batch.get(ACTION) is None:
-            action_real = torch.zeros_like(action_real)
-        if self._task_horizon is not None and "index" in batch:
-            horizon = self._task_horizon[batch["index"].flatten().cpu()].to(device)[:, None]
-            # The frame right after a chunk's last action may already carry the next text (spec §2.3).
-            frame_real &= torch.arange(frames, device=device) * stride <= horizon
-            action_real &= torch.arange(steps, device=device) < horizon
-        return frame_real, action_real
 
     def generate_model_card(
         self,

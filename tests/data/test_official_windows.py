@@ -60,14 +60,14 @@ def test_the_policy_trains_on_them_whole(data):
     windows = OfficialWindows(dataset, config.chunk_steps, config.max_chunks)
     loader = torch.utils.data.DataLoader(windows, batch_size=len(windows))
     (batch,) = loader
-    _, action_real = policy._real_steps(batch)
+    _, action_real = policy.reader.real_steps(batch)
     steps = action_real.sum(dim=1)
     assert set(steps.tolist()) == {8, 16}
     loss, _ = policy.forward(batch)
     assert torch.isfinite(loss)
     forward = torch.utils.data.default_collate([dataset[2]])
-    assert policy._real_steps(forward)[1].sum() == 16  # steps 2..17 are of one task
-    assert policy._real_steps(torch.utils.data.default_collate([dataset[4]]))[1].sum() == 14
+    assert policy.reader.real_steps(forward)[1].sum() == 16  # steps 2..17 are of one task
+    assert policy.reader.real_steps(torch.utils.data.default_collate([dataset[4]]))[1].sum() == 14
 
 
 def test_an_instruction_is_drawn_among_those_that_are_there(data):

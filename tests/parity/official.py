@@ -6,6 +6,7 @@ from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lerobot_wam.codecs import official_names
 from lerobot_wam.codecs.image import ClipImageCodec
@@ -13,6 +14,15 @@ from lerobot_wam.codecs.umt5 import Umt5TextCodec
 from lerobot_wam.codecs.wan_vae import WanVAECodec
 
 Convert = Callable[[str, Tensor], list[tuple[str, Tensor]]]
+
+
+def pixels(images: Tensor, latent: Tensor, cell: int) -> Tensor:
+    """uint8 [B,T,H,W,3] to [-1,1] [B,3,T,H,W], resized as the 5B head does to the size that the latent grid tells."""
+    video = images.permute(0, 1, 4, 2, 3).float() / 127.5 - 1
+    size = [side * cell for side in latent.shape[-2:]]
+    if list(video.shape[-2:]) != size:
+        video = functional.interpolate(video.flatten(0, 1), size=size, mode="bilinear").unflatten(0, video.shape[:2])
+    return video.transpose(1, 2)
 
 
 def official_tensors(file: Path, prefix: str) -> dict[str, Tensor]:

@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from torch.nn import functional
 
 from lerobot_wam.codecs import official_names
 
@@ -28,15 +27,6 @@ def read(path: Path) -> tuple[dict[str, Tensor], Path]:
         return {k: file.get_tensor(k) for k in file.keys()}, path.with_name(f"{meta['weights']}.safetensors")  # noqa: SIM118
 
 
-def pixels(images: Tensor, latent: Tensor, cell: int) -> Tensor:
-    """uint8 [B,T,H,W,3] to [-1,1] [B,3,T,H,W], resized as the 5B head does to the size that the latent grid tells."""
-    video = images.permute(0, 1, 4, 2, 3).float() / 127.5 - 1
-    size = [side * cell for side in latent.shape[-2:]]
-    if list(video.shape[-2:]) != size:
-        video = functional.interpolate(video.flatten(0, 1), size=size, mode="bilinear").unflatten(0, video.shape[:2])
-    return video.transpose(1, 2)
-
-
 def close(ours: Tensor, golden: Tensor) -> None:
     torch.testing.assert_close(ours, golden, atol=ATOL, rtol=0)
 
@@ -45,7 +35,7 @@ def close(ours: Tensor, golden: Tensor) -> None:
 def test_latents_and_first_frame_conditioning(golden_dir: Path, case: str):
     tensors, weights = read(golden_dir / f"c_train_loss_{case}.safetensors")
     codec, clean = official.video_codec(weights), tensors["mid.clean_x"]
-    video = pixels(tensors["in.images"], clean, codec.spatial_stride)
+    video = official.pixels(tensors["in.images"], clean, codec.spatial_stride)
     assert codec.latent_shape(*video.shape[2:]) == tuple(clean.shape[1:])
     close(codec.encode(video), clean)
     close(codec.condition(video[:, :, 0], clean.shape[2]), tensors["mid.y"])
@@ -65,7 +55,7 @@ def test_text_tokens(golden_dir: Path, case: str):
 def test_image_tokens(golden_dir: Path, case: str):
     tensors, weights = read(golden_dir / f"c_train_loss_{case}.safetensors")
     stride = official.video_codec(weights).spatial_stride
-    frame = pixels(tensors["in.images"], tensors["mid.clean_x"], stride)[:, :, 0]
+    frame = official.pixels(tensors["in.images"], tensors["mid.clean_x"], stride)[:, :, 0]
     codec = official.image_codec(weights, frame, tensors["mid.clip_feature"])
     close(codec.encode(frame), tensors["mid.clip_feature"])
 
@@ -75,7 +65,7 @@ def test_what_a_reset_is_conditioned_on(golden_dir: Path, case: str):
     tensors, weights = read(golden_dir / f"d_sampler_{case}.safetensors")
     video_codec = official.video_codec(weights)
     ys, tokens = tensors["call0.mid.ys"], tensors["call0.mid.clip"]
-    frame = pixels(tensors["call0.in.images"][None, 0], ys, video_codec.spatial_stride)[:, :, 0]
+    frame = official.pixels(tensors["call0.in.images"][None, 0], ys, video_codec.spatial_stride)[:, :, 0]
     close(video_codec.condition(frame, ys.shape[2]), ys)
     close(official.image_codec(weights, frame, tokens).encode(frame), tokens)
 

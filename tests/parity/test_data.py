@@ -140,7 +140,7 @@ def test_padding(tensors, timing):
         "action": action_TA[None, :, :dims].float(),
         "task": ["push"],
     }
-    window = WAMPolicy(config).training_window(batch)
+    window = WAMPolicy(config).reader.window(batch)
     # The policy computes in single precision; the scaling by 2/2 rounds once.
     torch.testing.assert_close(window.action[0], action_TA.float(), atol=5e-7, rtol=0)
     torch.testing.assert_close(window.state[0], state_NS.float(), atol=5e-7, rtol=0)

@@ -13,7 +13,7 @@ import torch
 from foreign_checkpoints import head_config, write_dreamzero, write_tokenizer, write_wan
 from golden import read, under
 from safetensors.torch import load_file
-from test_components import ATOL, pixels
+from test_components import ATOL
 from torch import Tensor
 
 from lerobot_wam.checkpoints.importer import import_checkpoint
@@ -36,7 +36,7 @@ def sizes_of(golden_dir: Path, kind: str) -> dict[str, Any]:
 
 def check_components(codecs: FrozenCodecs, weights: Path, sample: dict[str, Tensor]) -> None:
     clean = sample["mid.clean_x"]
-    video = pixels(sample["in.images"], clean, codecs.video.spatial_stride)
+    video = official.pixels(sample["in.images"], clean, codecs.video.spatial_stride)
     torch.testing.assert_close(codecs.video.encode(video), clean, rtol=0, atol=ATOL)
 
     ids, real = sample["in.text"][:1], sample["in.text_attention_mask"][0].bool()

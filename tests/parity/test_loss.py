@@ -8,7 +8,6 @@ import official
 import pytest
 import torch
 from golden import build, read, under
-from test_components import pixels
 from torch import Tensor
 
 from lerobot_wam.diffusion.objective import Draws, Losses, ObjectiveConfig, TrainingWindow, joint_loss
@@ -112,7 +111,7 @@ def test_loss_from_pixels_and_token_ids(golden_dir: Path, case: str) -> None:
     sample, meta = read(golden_dir / f"c_train_loss_{case}.safetensors")
     model, weights = head(golden_dir, meta["weights"], sample), golden_dir / f"{meta['weights']}.safetensors"
     codec = official.video_codec(weights)
-    video = pixels(sample["in.images"], sample["mid.clean_x"], codec.spatial_stride)
+    video = official.pixels(sample["in.images"], sample["mid.clean_x"], codec.spatial_stride)
     ids, real = sample["in.text"][0], sample["in.text_attention_mask"][0].bool()
     text, _ = official.text_codec(weights, lambda _: ids[real].tolist(), len(ids)).encode(["any"])
     encoded = {

@@ -9,7 +9,6 @@ import official
 import pytest
 import torch
 from golden import build, read, under
-from test_components import pixels
 from torch import Tensor
 
 from lerobot_wam.diffusion.sampler import SamplerConfig
@@ -46,7 +45,7 @@ def official_runtime(path: Path) -> tuple[Runtime, dict[str, Tensor], dict[str, 
     tensors, meta = read(path)
     weights = path.with_name(f"{meta['weights']}.safetensors")
     video_codec = official.video_codec(weights)
-    first = pixels(tensors["call0.in.images"], tensors["call0.mid.ys"], video_codec.spatial_stride)[:, :, 0]
+    first = official.pixels(tensors["call0.in.images"], tensors["call0.mid.ys"], video_codec.spatial_stride)[:, :, 0]
     model_weights = official.official_tensors(weights, "w.model.")
     conditioned = model_weights["patch_embedding.weight"].shape[1] > video_codec.latent_channels
     _, dit = read(path.with_name(f"a_dit_train_{'i2v' if conditioned else 'ti2v'}.safetensors"))
@@ -112,7 +111,7 @@ def test_seven_calls(golden_dir: Path, case: str, monkeypatch: pytest.MonkeyPatc
         name = recorded["call"]
         inputs, outputs, mids = (under(tensors, f"{name}.{part}.") for part in ("in", "out", "mid"))
         grid = outputs["video_pred"]
-        clip = pixels(inputs["images"], grid, runtime.video_codec.spatial_stride)[0].transpose(0, 1)
+        clip = official.pixels(inputs["images"], grid, runtime.video_codec.spatial_stride)[0].transpose(0, 1)
         text = words(inputs["text"], tensors["in.text_attention_mask"])
         log.clear()
         dream = runtime.plan_frames([session], [clip], [inputs["state"][0, 0]], [text])[0]
@@ -140,7 +139,8 @@ def test_a_call_in_bfloat16(golden_dir: Path, case: str) -> None:
     runtime.model.to(torch.bfloat16).eval()
     name = json.loads(meta["log"])[0]["call"]
     inputs, outputs = (under(tensors, f"{name}.{part}.") for part in ("in", "out"))
-    clip = pixels(inputs["images"], outputs["video_pred"], runtime.video_codec.spatial_stride)[0].transpose(0, 1)
+    cell = runtime.video_codec.spatial_stride
+    clip = official.pixels(inputs["images"], outputs["video_pred"], cell)[0].transpose(0, 1)
     text = words(inputs["text"], tensors["in.text_attention_mask"])
     dream = runtime.plan_frames([runtime.new_session(meta["seed"])], [clip], [inputs["state"][0, 0]], [text])[0]
     expected = outputs["video_pred"][:, :, -dream.latents.shape[1] :]

@@ -31,9 +31,9 @@ def policy_of(stored: dict[str, Any], **overrides: Any) -> WAMPolicy:
 def pictures(policy: WAMPolicy, batch: dict[str, Any]) -> torch.Tensor:
     """The tiled pictures that a forward pass computes with."""
     seen = []
-    tiled = policy._tiled
+    tiled = policy.reader.tiled
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(policy, "_tiled", lambda part: seen.append(tiled(part)) or seen[-1])
+        patch.setattr(policy.reader, "tiled", lambda part: seen.append(tiled(part)) or seen[-1])
         policy.forward(batch)
     return torch.cat(seen)
 

@@ -71,7 +71,7 @@ def test_a_policy_trains_and_acts(preset: str, components: dict[str, Path], arm_
 def test_what_the_network_is_shown(preset: str, components: dict[str, Path], arm_data: Path):
     config = tiny_wan(preset, components[preset])
     policy = build_policy(arm_data, config)
-    window = policy.training_window(make_batch(arm_data, config))
+    window = policy.reader.window(make_batch(arm_data, config))
     height, width = config.head_resize or config.image_size
     assert window.latent.shape[-2:] == (height // config.codec_patch, width // config.codec_patch)
     assert window.image is not None

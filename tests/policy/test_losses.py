@@ -69,7 +69,7 @@ def test_padded_chunks_do_not_count(arm_data: Path, same_noise: None):
     """Of a window with 7 steps left, the second chunk is as good as not there, beside a whole window too."""
     policy = build_policy(arm_data).train()
     batch = make_batch(arm_data, policy.config, [0, 17])
-    assert policy.training_window(batch).latent.shape[2] == 5
+    assert policy.reader.window(batch).latent.shape[2] == 5
     loss = policy.forward(batch)[0]
     batch["action"][1, 8:] = 7.0
     batch["observation.images.front"][1, 9:] = 0.5
@@ -111,7 +111,7 @@ def test_windows_end_where_the_task_changes(tmp_path: Path, same_noise: None):
     data = write_dataset(tmp_path / "two", (24, 24), tasks=lambda episode, step: "push" if step < 13 else "touch")
     policy = build_policy(data).train()
     batch = make_batch(data, policy.config, [1, 30])
-    window = policy.training_window(batch)
+    window = policy.reader.window(batch)
     real = window.action_mask[..., 0].sum(dim=1).tolist()
     assert real == [12, 7]  # to step 13 of each episode, from steps 1 and 6
     # A latent is real if all its four frames are: the frame that shows the last action's result counts.
