@@ -47,9 +47,9 @@ class DemoPlan:
 
     folder: Path
     arm: str = "viperx"
-    episodes: int = 2000
+    episodes: int = 1800
     shares: str = "single:14,two_stage:1,play:1"
-    steps: int = 1250
+    steps: int = 1100
     batch_size: int = 32
     eval_episodes: int = 240
     control_episodes: int = 96
