@@ -18,7 +18,7 @@ from torch import Tensor
 
 CONFIG = "config.json"
 MANIFEST = "manifest.json"  # an importer's sha256 of each file; a later save makes it untrue
-PER_ROBOT = ("state_encoder.", "action_encoder.", "action_decoder.", "bc_head.")
+PER_ROBOT = ("state_encoder.", "action_encoder.", "action_decoder.", "bc_head.", "visual_summary.posture.")
 _WRITING, _WRITTEN = ".saving", ".saved"
 _SHOWN = 5
 
