@@ -8,6 +8,8 @@ import argparse
 import os
 from pathlib import Path
 
+from lerobot_wam.demo.plan import DemoPlan
+
 HELP = "the whole loop in one command: record, train, dream, act, report"
 
 
@@ -15,16 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this verb's options."""
     parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="folder (default: outputs/demo)")
     parser.add_argument("--arm", default="viperx", help="viperx or so101 (default: viperx)")
-    parser.add_argument("--episodes", type=int, help="episodes to record (default: 1600)")
-    parser.add_argument("--steps", type=int, help="training steps (default: 1250)")
+    parser.add_argument("--episodes", type=int, help=f"episodes to record (default: {DemoPlan.episodes})")
+    parser.add_argument("--steps", type=int, help=f"training steps (default: {DemoPlan.steps})")
     parser.add_argument("--seed", type=int, default=0, help="seed of recording and training (default: 0)")
     parser.add_argument("--quick", action="store_true", help="3 minutes, to see every step work; claims no success")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the demonstration."""
-    from lerobot_wam.demo.plan import DemoPlan
-
     plan = DemoPlan(args.out, args.arm, seed=args.seed, workers=os.cpu_count() or 1)
     plan = plan.shortened() if args.quick else plan
     plan = plan.resized(args.episodes, args.steps)
