@@ -1,10 +1,11 @@
 """One computed denoising step of a closed-loop chunk by the whole wan2.2-5b policy, on the CPU: time and peak memory.
 
-Every part has its full size and random bfloat16 weights, which are made in place: a part needs no memory but its own.
-The order is that of a machine with little memory: the text encoder is built, encodes the task and the negative prompt
-and is freed; only then come the network, the video autoencoder and the image encoder. The robot then acts through one
-chunk and replans: the second chunk is computed from the cached window, after what was observed is encoded and written.
-Each chunk takes one solver step, with guidance, so the network runs once for the task and once for the negative prompt.
+Every part has its full size and random bfloat16 weights, the video autoencoder float32 as policies load it. They are
+made in place: a part needs no memory but its own. The order is that of a machine with little memory: the text encoder
+is built, encodes the task and the negative prompt and is freed; only then come the network, the video autoencoder and
+the image encoder. The robot then acts through one chunk and replans: the second chunk is computed from the cached
+window, after what was observed is encoded and written. Each chunk takes one solver step, with guidance, so the network
+runs once for the task and once for the negative prompt.
 
 No tokenizer is at hand offline; one made-up id per word stands in for it.
 """
@@ -102,7 +103,7 @@ def build_policy(codec: Umt5TextCodec, seed: int) -> WAMPolicy:
     with torch.device("meta"):
         vae, clip = AutoencoderKLWan(**WAN22_VAE), CLIPVisionModel(CLIPVisionConfig(**VIT_H))
     policy.codecs.text = codec
-    policy.codecs.video = WanVAECodec(filled(vae, seed))
+    policy.codecs.video = WanVAECodec(filled(vae, seed).float())
     tokens = clip.vision_model.embeddings
     policy.codecs.image = ClipImageCodec(filled(clip, seed))
     tokens.position_ids = torch.arange(tokens.num_positions)[None]  # no weight, so the meta device lost it
