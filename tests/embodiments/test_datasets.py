@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lerobot_wam.embodiments.datasets import EmbodimentMismatchError, check_dataset, derive_embodiment
+from lerobot_wam.embodiments.datasets import EmbodimentMismatchError, check_dataset, derive_embodiment, misfits
 from lerobot_wam.embodiments.spec import EmbodimentSpec, load_embodiment
 
 JOINTS = ["pan.pos", "lift.pos", "gripper.pos"]
@@ -54,13 +54,20 @@ def test_cameras_fill_a_near_square_grid(count, grid):
     assert len(spec.cameras) == count
 
 
+def test_a_depth_map_is_no_camera():
+    depth = {"dtype": "video", "shape": [480, 640, 1], "names": ["h", "w", "c"]}
+    flags = ({"info": {"is_depth_map": True}}, {"video_info": {"video.is_depth_map": True}})
+    features = camera("front") | {f"observation.images.depth_{i}": depth | flag for i, flag in enumerate(flags)}
+    assert [c.key for c in derive_embodiment(features, fps=10).cameras] == ["observation.images.front"]
+
+
 def test_video_without_a_robot():
     spec = derive_embodiment(camera("ego"), fps=10)
     assert spec.action == spec.state == ()
     check_dataset(spec, camera("ego"), 10)
 
 
-@pytest.mark.parametrize("names", [{"motors": JOINTS}, {"pan.pos": 0, "gripper.pos": 2, "lift.pos": 1}])
+@pytest.mark.parametrize("names", [[JOINTS], {"motors": JOINTS}, {"pan.pos": 0, "gripper.pos": 2, "lift.pos": 1}])
 def test_names_come_in_several_forms(names):
     features = camera("front") | vector("action", names, 3) | vector("observation.state", names, 3)
     spec = derive_embodiment(features, fps=10)
@@ -68,8 +75,9 @@ def test_names_come_in_several_forms(names):
     check_dataset(spec, features, 10)
 
 
-def test_unnamed_dimensions_are_numbered_and_absolute():
-    features = camera("front") | vector("action", None, 2) | vector("observation.state", None, 2)
+@pytest.mark.parametrize("names", [None, [], {"axes": None}])
+def test_unnamed_dimensions_are_numbered_and_absolute(names):
+    features = camera("front") | vector("action", names, 2) | vector("observation.state", names, 2)
     spec = derive_embodiment(features, fps=10)
     assert spec.action_names == ("action_0", "action_1")
     assert not any(d.relative for d in spec.action)
@@ -80,6 +88,19 @@ def test_wrong_names_are_announced(caplog):
     spec = derive_embodiment(camera("front") | vector("action", ["x"], 2), fps=10)
     assert spec.action_names == ("action_0", "action_1")
     assert "action has 2 dimensions but the names ['x']" in caplog.text
+
+
+def test_one_number_and_a_fast_camera():
+    features = vector("action", ["grip"]) | vector("observation.state", ["grip"]) | camera("front")
+    spec = derive_embodiment(features, fps=50)
+    assert (spec.action_names, spec.video_stride, spec.chunk_steps) == (("grip",), 10, 80)
+    check_dataset(spec, features, 50)
+
+
+def test_every_misfit_is_named():
+    features = vector("action", JOINTS[:2]) | camera("top")
+    found = list(misfits(derive_embodiment(arm_features(), fps=10), features, 20))
+    assert [text.split(" ")[0] for text in found] == ["embodiment", "action", "observation.state", "the"]
 
 
 def test_underivable_datasets():
@@ -102,7 +123,7 @@ def test_missing_camera_lists_what_there_is():
         (vector("action", JOINTS[:2]), "action of the dataset is 2-dimensional"),
         (vector("action", ["lift.pos", "pan.pos", "gripper.pos"]), "embodiment 'derived' expects 3"),
         (vector("action", None, 4), "4-dimensional \\(unnamed\\)"),
-        (vector("action", JOINTS), "needs observation.state with 3 dimensions, the dataset has none"),
+        (vector("action", JOINTS), "observation.state of the dataset is missing, embodiment 'derived' expects 3"),
     ],
 )
 def test_wrong_dimensions(features, message):

@@ -9,6 +9,7 @@ import pytest
 from lerobot_wam.embodiments.datasets import EmbodimentMismatchError
 from lerobot_wam.embodiments.resolve import (
     check_numbers,
+    find_embodiment,
     load_stored_embodiment,
     resolve_embodiment,
     stored_embodiment,
@@ -19,10 +20,12 @@ from lerobot_wam.embodiments.statistics import Columns
 ARM = load_embodiment("wam_sim_viperx")
 
 
-def features(spec: EmbodimentSpec = ARM, camera: str = "front", action: bool = True) -> dict[str, dict[str, Any]]:
-    vector = {"dtype": "float32", "shape": (len(spec.state),), "names": list(spec.state_names)}
-    found = {f"observation.images.{camera}": {"dtype": "image", "shape": (8, 8, 3)}, "observation.state": vector}
-    return found | ({"action": vector} if action else {})
+def features(
+    cameras: tuple[str, ...] = ("front",), names: Any = ARM.state_names, size: int = 6, action: bool = True
+) -> dict[str, dict[str, Any]]:
+    vector = {"dtype": "float32", "shape": (size,), "names": names}
+    found = {f"observation.images.{camera}": {"dtype": "image", "shape": (8, 8, 3)} for camera in cameras}
+    return found | {"observation.state": vector} | ({"action": vector} if action else {})
 
 
 def resolve(
@@ -41,12 +44,41 @@ def test_auto_takes_the_built_in_robot():
     assert resolve() == ARM
 
 
-@pytest.mark.parametrize("change", [{"camera": "top"}, {"fps": 30}, {"robot": "unheard_of"}, {"robot": None}])
-def test_auto_derives_what_no_built_in_fits(change: dict[str, Any]):
+@pytest.mark.parametrize(
+    ("cameras", "grid"), [(("top",), (1, 1)), (("front", "wrist"), (1, 2)), (("a", "b", "c", "d", "e"), (2, 3))]
+)
+def test_auto_takes_the_body_from_the_built_in_and_the_eyes_from_the_dataset(
+    cameras: tuple[str, ...], grid: tuple[int, int]
+):
+    spec = resolve(cameras=cameras)
+    assert [camera.key for camera in spec.cameras] == [f"observation.images.{camera}" for camera in cameras]
+    assert spec.grid == grid
+    assert replace(spec, cameras=ARM.cameras) == ARM
+
+
+def test_auto_takes_the_rate_from_the_dataset():
+    assert resolve(fps=30) == replace(ARM, fps=30)
+    assert find_embodiment("auto", features(), 30, "wam_sim_viperx") == ARM, "its own timing, where windows go by time"
+
+
+def test_auto_takes_unnamed_numbers_for_the_robot_s():
+    assert resolve(names=["state"]) == ARM
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"robot": "unheard_of"}, "unheard_of"),
+        ({"robot": None}, "derived"),
+        ({"names": list("abcdef")}, "wam_sim_viperx_derived"),
+        ({"names": None, "size": 7}, "wam_sim_viperx_derived"),
+    ],
+)
+def test_auto_derives_what_no_built_in_fits(change: dict[str, Any], name: str):
     spec = resolve(**change)
     assert spec.normalization != ARM.normalization
-    assert spec.name == ("derived" if change.get("robot", "") is None else change.get("robot", "wam_sim_viperx"))
-    assert (spec.fps, spec.video_stride, spec.chunk_steps) == (change.get("fps", 10), 1, 8)
+    assert spec.name == name
+    assert (spec.fps, spec.video_stride, spec.chunk_steps) == (10, 1, 8)
 
 
 def test_auto_sees_that_there_are_no_actions():
@@ -58,7 +90,7 @@ def test_auto_sees_that_there_are_no_actions():
 
 def test_a_named_robot_must_fit():
     with pytest.raises(EmbodimentMismatchError, match=r"needs the camera observation.images.front; .*--rename_map"):
-        resolve("wam_sim_viperx", camera="top")
+        resolve("wam_sim_viperx", cameras=("top",))
     with pytest.raises(EmbodimentMismatchError, match="runs at 30 steps/s"):
         resolve("wam_sim_viperx", fps=30)
     with pytest.raises(ValueError, match="unknown embodiment 'nobody'"):

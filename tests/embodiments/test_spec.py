@@ -37,15 +37,6 @@ def test_the_simulated_viperx():
     assert (spec.fps, spec.frames_per_chunk, spec.grid) == (10, 8, (1, 1))
 
 
-@pytest.mark.parametrize("name", ["viperx", "so101"])
-def test_the_simulated_arms_match_the_simulator(name):
-    arms = pytest.importorskip("lerobot_wam.sim.arms")
-    spec = load_embodiment(f"wam_sim_{name}")
-    arm = arms.ARMS[name]
-    assert [dimension.removesuffix(".pos") for dimension in spec.action_names] == list(arm.joint_names)
-    assert arm.robot_type in spec.robot_types
-
-
 def test_a_file_of_ones_own(tmp_path):
     path = tmp_path / "arm.yaml"
     path.write_text(yaml.safe_dump(MINIMAL))
@@ -60,6 +51,21 @@ def test_a_file_of_ones_own(tmp_path):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"unknown embodiment 'wam_sim_viper': did you mean 'wam_sim_viperx'.*so101"):
         load_embodiment("wam_sim_viper")
+
+
+def test_a_built_in_answers_to_its_robot_types():
+    assert load_embodiment("droid_franka") == load_embodiment("oxe_droid")
+
+
+def test_a_built_in_name_stays_with_its_body(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(replace(load_embodiment("wam_sim_viperx"), prompt="with care: {task}").to_yaml())
+    assert load_embodiment(path).prompt == "with care: {task}"
+    path.write_text(yaml.safe_dump(MINIMAL | {"name": "wam_sim_viperx"}))
+    with pytest.raises(
+        ValueError, match=r"mine.yaml: the name 'wam_sim_viperx' belongs to a built-in robot with other"
+    ):
+        load_embodiment(path)
 
 
 @pytest.mark.parametrize(

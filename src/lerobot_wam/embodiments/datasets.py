@@ -5,7 +5,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lerobot_wam.embodiments.spec import (
@@ -57,12 +57,11 @@ def derive_embodiment(
     Raises:
         ValueError: no camera, or state or action is not a vector.
     """
-    keys = _camera_keys(features)
-    if not keys:
+    cameras = cameras_of(features)
+    if not cameras:
         raise ValueError(
             f"no camera among the dataset's features ({', '.join(features)}): a world action model needs video"
         )
-    columns = math.ceil(math.sqrt(len(keys)))
     stride = max(1, round(fps / DERIVED_VIDEO_FPS)) if video_stride is None else video_stride
     state = tuple(
         Dimension(name=name, gripper=_is_gripper(name)) for name in _dimension_names(features, STATE, "state")
@@ -75,7 +74,7 @@ def derive_embodiment(
     return EmbodimentSpec(
         name=robot_type or "derived",
         robot_types=(robot_type,) if robot_type else (),
-        cameras=tuple(CameraView(key, *divmod(i, columns)) for i, key in enumerate(keys)),
+        cameras=cameras,
         state=state,
         action=action,
         fps=float(fps),
@@ -94,20 +93,26 @@ def check_dataset(spec: EmbodimentSpec, features: Features, fps: float) -> None:
     Raises:
         EmbodimentMismatchError: the first misfit, and how to mend it.
     """
-    have = _camera_keys(features)
+    for misfit in misfits(spec, features, fps):
+        raise EmbodimentMismatchError(misfit)
+
+
+def misfits(spec: EmbodimentSpec, features: Features, fps: float, source: str = "the dataset") -> Iterator[str]:
+    """What :func:`check_dataset` checks, every misfit in words; ``source`` says whose features they are."""
+    have = [camera.key for camera in cameras_of(features)]
     missing = [camera.key for camera in spec.cameras if camera.key not in have]
     if missing:
-        raise EmbodimentMismatchError(
-            f"embodiment {spec.name!r} needs the camera {', '.join(missing)}; the dataset has "
+        yield (
+            f"embodiment {spec.name!r} needs the camera {', '.join(missing)}; {source} has "
             f"{', '.join(have) or 'none'}: rename the camera (--rename_map), or let the dataset decide with "
             "--policy.embodiment=auto"
         )
     if ACTION in features:
-        _check_names(spec, features, ACTION, spec.action_names)
-        _check_names(spec, features, STATE, spec.state_names)
+        yield from _misnamed(spec, features, ACTION, spec.action_names, source)
+        yield from _misnamed(spec, features, STATE, spec.state_names, source)
     if not math.isclose(fps, spec.fps):
-        raise EmbodimentMismatchError(
-            f"the dataset runs at {fps:g} steps/s, embodiment {spec.name!r} expects {spec.fps:g}: "
+        yield (
+            f"{source} runs at {fps:g} steps/s, embodiment {spec.name!r} expects {spec.fps:g}: "
             + _timing_advice(spec, fps)
         )
 
@@ -126,26 +131,31 @@ def _timing_advice(spec: EmbodimentSpec, fps: float) -> str:
     )
 
 
-def _check_names(spec: EmbodimentSpec, features: Features, key: str, expected: tuple[str, ...]) -> None:
-    if key not in features:
-        if expected:
-            raise EmbodimentMismatchError(
-                f"embodiment {spec.name!r} needs {key} with {len(expected)} dimensions, the dataset has none: "
-                "choose another embodiment, or derive one with --policy.embodiment=auto"
-            )
-        return
-    found = _names_in(features[key]) or ()
-    size = _vector_size(features, key)
+def _misnamed(
+    spec: EmbodimentSpec, features: Features, key: str, expected: tuple[str, ...], source: str
+) -> Iterator[str]:
+    found = _names_in(features[key]) if key in features else []
+    size = _vector_size(features, key) if key in features else 0
     if size != len(expected) or (len(found) == size and tuple(found) != expected):
-        raise EmbodimentMismatchError(
-            f"{key} of the dataset is {size}-dimensional ({', '.join(found) or 'unnamed'}), "
-            f"embodiment {spec.name!r} expects {len(expected)} ({', '.join(expected)}): "
+        is_there = f"is {size}-dimensional ({', '.join(found) or 'unnamed'})" if size else "is missing"
+        yield (
+            f"{key} of {source} {is_there}, embodiment {spec.name!r} expects {len(expected)} "
+            f"({', '.join(expected) or 'none'}): "
             "choose another embodiment, or derive one with --policy.embodiment=auto"
         )
 
 
-def _camera_keys(features: Features) -> list[str]:
-    return [key for key, feature in features.items() if feature.get("dtype") in ("video", "image")]
+def cameras_of(features: Features) -> tuple[CameraView, ...]:
+    """A dataset's cameras in a near-square grid, in its order. Depth maps are no pictures and stay out."""
+    keys = [key for key, f in features.items() if f.get("dtype") in ("video", "image") and not _is_depth(f)]
+    columns = math.ceil(math.sqrt(len(keys)))
+    return tuple(CameraView(key, *divmod(i, columns)) for i, key in enumerate(keys))
+
+
+def _is_depth(feature: Mapping[str, Any]) -> bool:
+    """Whether LeRobot stored a depth map: a flag of the feature's info, in older datasets of its video_info."""
+    info = {**(feature.get("video_info") or {}), **(feature.get("info") or {})}
+    return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
 
 
 def _is_gripper(name: str) -> bool:
@@ -165,9 +175,9 @@ def _dimension_names(features: Features, key: str, fallback: str) -> list[str]:
         return []
     size = _vector_size(features, key)
     names = _names_in(features[key])
-    if names is not None and len(names) == size == len(set(names)):
+    if len(names) == size == len(set(names)):
         return names
-    if names is not None:
+    if names:
         logger.warning(
             "%s has %d dimensions but the names %s: numbering them instead, so no action is relative",
             key,
@@ -177,12 +187,15 @@ def _dimension_names(features: Features, key: str, fallback: str) -> list[str]:
     return [f"{fallback}_{i}" for i in range(size)]
 
 
-def _names_in(feature: Mapping[str, Any]) -> list[str] | None:
-    """Names in the forms that LeRobot datasets use: a list, {"motors": [...]}, {"x": 0, "y": 1}, or nothing."""
-    names = feature.get("names")
+def _names_in(feature: Mapping[str, Any]) -> list[str]:
+    """Names in the forms that LeRobot datasets use: [...], [[...]], {"motors": [...]}, {"x": 0, "y": 1}, or nothing."""
+    return _flat(feature.get("names"))
+
+
+def _flat(names: Any) -> list[str]:
     if isinstance(names, Mapping):
-        values = list(names.values())
-        if all(isinstance(value, int) for value in values):
-            return sorted(names, key=lambda name: names[name])
-        return [str(name) for group in values for name in group]
-    return [str(name) for name in names] if names else None
+        numbered = all(isinstance(value, int) for value in names.values())
+        names = sorted(names, key=lambda name: names[name]) if numbered else list(names.values())
+    if isinstance(names, list | tuple):
+        return [name for group in names for name in _flat(group)]
+    return [] if names is None else [str(names)]

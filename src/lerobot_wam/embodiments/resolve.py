@@ -5,24 +5,25 @@ from dataclasses import replace
 from typing import Any
 
 from lerobot_wam.embodiments.action_space import ActionStatistics
-from lerobot_wam.embodiments.datasets import EmbodimentMismatchError, check_dataset, derive_embodiment
-from lerobot_wam.embodiments.spec import EmbodimentSpec, builtin_names, load_embodiment
+from lerobot_wam.embodiments.datasets import (
+    ACTION,
+    Features,
+    cameras_of,
+    check_dataset,
+    derive_embodiment,
+    misfits,
+)
+from lerobot_wam.embodiments.spec import EmbodimentSpec, builtin_for, builtin_names, load_embodiment
 from lerobot_wam.embodiments.statistics import Columns, compute_statistics
 
 
 def resolve_embodiment(
-    name: str,
-    features: Mapping[str, Mapping[str, Any]],
-    fps: float,
-    robot_type: str | None,
-    video_stride: int,
-    chunk_steps: int,
+    name: str, features: Features, fps: float, robot_type: str | None, video_stride: int, chunk_steps: int
 ) -> EmbodimentSpec:
-    """Return the spec that fits a dataset.
+    """Return the spec that fits a dataset, in a policy with a timing of its own.
 
     Args:
-        name: Built-in name, path of a YAML file, or "auto": the built-in embodiment of `robot_type` if it fits the
-            dataset, else one derived from the dataset's features.
+        name: As for `find_embodiment`.
         features: The dataset's features.
         fps: The dataset's control steps per second.
         robot_type: The dataset's robot type.
@@ -33,30 +34,41 @@ def resolve_embodiment(
     Raises:
         EmbodimentMismatchError: The dataset does not fit the named embodiment; the message names the fix.
     """
-    if name == "auto":
-        spec = _builtin_for(robot_type, features, fps) or derive_embodiment(
-            features, fps, robot_type, video_stride=video_stride
-        )
-    else:
-        spec = load_embodiment(name)
-    if (spec.video_stride, spec.chunk_steps) != (video_stride, chunk_steps):
-        spec = replace(spec, fps=fps, video_stride=video_stride, chunk_steps=chunk_steps)
+    spec = find_embodiment(name, features, fps, robot_type)
+    if name == "auto" or (spec.video_stride, spec.chunk_steps) != (video_stride, chunk_steps):
+        spec = replace(spec, fps=float(fps), video_stride=video_stride, chunk_steps=chunk_steps)
     check_dataset(spec, features, fps)
     return spec
 
 
-def _builtin_for(
-    robot_type: str | None, features: Mapping[str, Mapping[str, Any]], fps: float
-) -> EmbodimentSpec | None:
-    for name in builtin_names():
-        spec = load_embodiment(name)
-        if robot_type in spec.robot_types and ("action" in features or not spec.action):
-            try:
-                check_dataset(spec, features, fps)
-            except EmbodimentMismatchError:
-                continue  # the same robot with other cameras or another rate: derive what is really there
-            return spec
-    return None
+def find_embodiment(name: str, features: Features, fps: float, robot_type: str | None) -> EmbodimentSpec:
+    """Return the embodiment of a dataset, with a timing of its own that need not be the dataset's.
+
+    "auto" takes the body from the built-in embodiment of `robot_type` and the eyes from the dataset: the built-in
+    cameras and their places where the dataset has exactly these, else all that it has, in a grid. A robot that is not
+    built in, one whose numbers are others, and video without actions are derived from the dataset.
+
+    Args:
+        name: "auto", the name or robot type of a built-in embodiment, or the path of a YAML file.
+        features: The dataset's features.
+        fps: The dataset's control steps per second; a derived embodiment's timing comes from it.
+        robot_type: The dataset's robot type.
+
+    Raises:
+        ValueError: No such embodiment, or none can be derived.
+    """
+    if name != "auto":
+        return load_embodiment(name)
+    body = builtin_for(robot_type)
+    if body is not None and (ACTION in features or not body.action):
+        cameras = cameras_of(features)
+        if {camera.key for camera in cameras} != {camera.key for camera in body.cameras}:
+            body = replace(body, cameras=cameras, view_layout="grid")
+        if not any(misfits(body, features, body.fps)):
+            return body
+    derived = derive_embodiment(features, fps, robot_type)
+    # Weights are stored by name, and this robot is not the built-in one of that name.
+    return replace(derived, name=f"{derived.name}_derived") if derived.name in builtin_names() else derived
 
 
 def stored_embodiment(spec: EmbodimentSpec, columns: Columns) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -150,7 +151,7 @@ class EmbodimentSpec:
 
     Attributes:
         name: unique name; statistics and per-robot weights are stored under it.
-        robot_types: LeRobot ``robot_type`` strings that mean this robot.
+        robot_types: LeRobot ``robot_type`` strings that mean this robot; a built-in one answers to them as to its name.
         cameras: the views. Their order matters in every layout but "grid".
         view_layout: how the views are tiled: "grid" by each camera's row and col, or one of ``LAYOUTS``. Named for
             DreamZero's use: "three" is main, left, right camera; "droid" is left, right exterior, wrist camera.
@@ -272,20 +273,26 @@ def builtin_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
+def builtin_for(robot_type: str | None) -> EmbodimentSpec | None:
+    """The built-in embodiment that lists this LeRobot robot type, None if none does."""
+    return next((spec for name in builtin_names() if robot_type in (spec := _builtin(name)).robot_types), None)
+
+
 def load_embodiment(name_or_path: str | Path, latents_per_chunk: int = LATENTS_PER_CHUNK) -> EmbodimentSpec:
-    """A built-in embodiment by its name, or one's own from the path of a ``.yaml`` file.
+    """A built-in embodiment by its name or one of its robot types, or one's own from the path of a ``.yaml`` file.
 
     Raises:
-        ValueError: neither a built-in name nor a YAML path, or the file's content is wrong.
+        ValueError: neither a built-in name nor a YAML path, the file's content is wrong, or it gives the name of a
+            built-in embodiment to a robot with other dimensions.
         FileNotFoundError: the YAML path does not exist.
     """
     name = str(name_or_path)
-    if name in builtin_names():
-        text = (resources.files("lerobot_wam.embodiments") / f"{name}.yaml").read_text(encoding="utf-8")
-    elif Path(name).suffix in (".yaml", ".yml"):
-        if not Path(name).is_file():
-            raise FileNotFoundError(f"embodiment file {name} does not exist: expected the path of a YAML file")
-        text = Path(name).read_text(encoding="utf-8")
+    if Path(name).suffix in (".yaml", ".yml"):
+        spec = _own(Path(name))
+    elif name in builtin_names():
+        spec = _builtin(name)
+    elif (known := builtin_for(name)) is not None:
+        spec = known
     else:
         close = difflib.get_close_matches(name, builtin_names(), n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
@@ -293,8 +300,27 @@ def load_embodiment(name_or_path: str | Path, latents_per_chunk: int = LATENTS_P
             f"unknown embodiment {name!r}: {hint}Built in: {', '.join(builtin_names())}. "
             "Or give the path of your own .yaml file."
         )
-    spec = EmbodimentSpec.from_dict(load_yaml(text, name), where=name)
     spec.check_chunk(latents_per_chunk)
+    return spec
+
+
+@cache
+def _builtin(name: str) -> EmbodimentSpec:
+    text = (resources.files("lerobot_wam.embodiments") / f"{name}.yaml").read_text(encoding="utf-8")
+    return EmbodimentSpec.from_dict(load_yaml(text, name), where=name)
+
+
+def _own(path: Path) -> EmbodimentSpec:
+    if not path.is_file():
+        raise FileNotFoundError(f"embodiment file {path} does not exist: expected the path of a YAML file")
+    spec = EmbodimentSpec.from_dict(load_yaml(path.read_text(encoding="utf-8"), str(path)), where=str(path))
+    if spec.name in builtin_names():
+        known = _builtin(spec.name)
+        if (spec.state_names, spec.action_names) != (known.state_names, known.action_names):
+            raise ValueError(
+                f"{path}: the name {spec.name!r} belongs to a built-in robot with other dimensions (state "
+                f"{len(known.state)}, action {len(known.action)}), and weights are stored by name: choose another name"
+            )
     return spec
 
 
