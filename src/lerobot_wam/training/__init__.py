@@ -1,0 +1,1 @@
+"""Mixtures, adaptation, and what they are trained on."""
