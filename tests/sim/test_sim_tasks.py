@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lerobot_wam.sim.arms import ARMS
 from lerobot_wam.sim.experts import PlayExpert, TaskExpert
 from lerobot_wam.sim.tabletop import Tabletop
 from lerobot_wam.sim.tasks import (
@@ -139,7 +140,7 @@ def test_placements_are_quick_inside_and_deterministic():
         assert gaps.min() > 0.06
 
 
-@pytest.mark.parametrize("arm", ["viperx", "so101"])
+@pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_expert_meets_strict_success(arm: str, verb: str):
     for seed, colour in enumerate(("red", "green", "blue", "red")):
@@ -148,7 +149,7 @@ def test_the_expert_meets_strict_success(arm: str, verb: str):
         assert steps <= 25
 
 
-@pytest.mark.parametrize("arm", ["viperx", "so101"])
+@pytest.mark.parametrize("arm", ARMS)
 def test_the_expert_does_two_stages(arm: str):
     for seed in range(4):
         assert run_expert(arm, TWO_STAGE_TASKS[seed], seed)[0]

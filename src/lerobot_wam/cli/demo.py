@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from lerobot_wam.demo.plan import DemoPlan
+from lerobot_wam.sim.arms import ARMS
 
 HELP = "the whole loop in one command: record, train, dream, act, report"
 
@@ -16,7 +17,7 @@ HELP = "the whole loop in one command: record, train, dream, act, report"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this verb's options."""
     parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="folder (default: outputs/demo)")
-    parser.add_argument("--arm", default="viperx", help="viperx or so101 (default: viperx)")
+    parser.add_argument("--arm", default="viperx", help=f"{', '.join(ARMS)} (default: viperx)")
     parser.add_argument("--episodes", type=int, help=f"episodes to record (default: {DemoPlan.episodes})")
     parser.add_argument("--steps", type=int, help=f"training steps (default: {DemoPlan.steps})")
     parser.add_argument("--seed", type=int, default=0, help="seed of recording and training (default: 0)")

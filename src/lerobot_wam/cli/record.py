@@ -7,6 +7,8 @@ import argparse
 import os
 from pathlib import Path
 
+from lerobot_wam.sim.arms import ARMS
+
 HELP = "record simulated demonstrations and play"
 
 
@@ -14,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this verb's options."""
     parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--episodes", type=int, required=True, help="episodes that the dataset shall hold")
-    parser.add_argument("--arm", default="viperx", help="viperx or so101 (default: viperx)")
+    parser.add_argument("--arm", default="viperx", help=f"{', '.join(ARMS)} (default: viperx)")
     parser.add_argument(
         "--tasks",
         default="single",

@@ -14,7 +14,7 @@ SIM_EXTRA_HINT = "pip install 'lerobot_policy_wam[sim]'"
 
 @dataclass(frozen=True)
 class Capsule:
-    """A collision capsule in the frame of one body of the arm (the arm's meshes are only drawn)."""
+    """A collision capsule in the frame of one body of the arm (its meshes do not collide)."""
 
     body: str
     start: tuple[float, float, float]
@@ -23,6 +23,8 @@ class Capsule:
     """The other end of the axis (m)."""
     radius: float
     """Radius (m)."""
+    drawn: bool = False
+    """Whether it is seen: the stick of an arm whose model ends at its flange."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,55 @@ SO101 = ArmSpec(
     mesh_cell=0.004,
 )
 
-ARMS: dict[str, ArmSpec] = {arm.name: arm for arm in (VIPERX, SO101)}
+PANDA = ArmSpec(
+    name="panda",
+    distribution="gymnasium-robotics",
+    package="gymnasium_robotics",
+    model_path="envs/assets/kitchen_franka/kitchen_assets/kitchen_env_model.xml",
+    root_body="panda0_link0",
+    joints=tuple(f"robot:panda0_joint{number}" for number in range(1, 8)),
+    joint_names=tuple(f"joint{number}" for number in range(1, 8)),
+    home=(0.0, -0.12, 0.0, -2.74, 0.0, 1.27, 0.0),
+    tip_body="panda0_link7",
+    tip_offset=(0.0, 0.0, 0.26),
+    tool_axis=(0.0, 0.0, 1.0),
+    capsules=(
+        Capsule("panda0_link7", (0.0, 0.0, 0.19), (0.0, 0.0, 0.25), 0.011),
+        Capsule("panda0_link7", (0.0, 0.0, 0.10), (0.0, 0.0, 0.15), 0.05),
+    ),
+    stiffness=(2000.0, 2000.0, 1500.0, 1500.0, 500.0, 500.0, 200.0),
+    armature=0.1,
+    base_position=(-0.60, 0.0, 0.0),
+    mesh_colour=(0.93, 0.93, 0.95),
+    mesh_cell=0.01,
+    frozen={"robot:panda0_finger_joint1": 0.0, "robot:panda0_finger_joint2": 0.0},
+)
+
+UR5E = ArmSpec(
+    name="ur5e",
+    distribution="ocbench",
+    package="ocbench",
+    model_path="descriptions/universal_robots_ur5e/ur5e.xml",
+    root_body="base",
+    joints=tuple(
+        f"{joint}_joint" for joint in ("shoulder_pan", "shoulder_lift", "elbow", "wrist_1", "wrist_2", "wrist_3")
+    ),
+    joint_names=("shoulder_pan", "shoulder_lift", "elbow", "wrist_1", "wrist_2", "wrist_3"),
+    home=(-0.35, -1.67, 2.30, -2.41, -1.50, 0.0),
+    tip_body="wrist_3_link",
+    tip_offset=(0.0, 0.25, 0.0),
+    tool_axis=(0.0, 1.0, 0.0),
+    capsules=(
+        Capsule("wrist_3_link", (0.0, 0.10, 0.0), (0.0, 0.239, 0.0), 0.011, drawn=True),
+        Capsule("wrist_3_link", (0.0, 0.05, 0.0), (0.0, 0.07, 0.0), 0.04),
+    ),
+    stiffness=(2000.0, 2000.0, 2000.0, 500.0, 500.0, 500.0),
+    armature=0.1,
+    base_position=(-0.60, 0.0, 0.0),
+    mesh_cell=0.006,
+)
+
+ARMS: dict[str, ArmSpec] = {arm.name: arm for arm in (VIPERX, SO101, PANDA, UR5E)}
 
 
 def get_arm(name: str) -> ArmSpec:

@@ -23,7 +23,7 @@ class WAMTabletopEnv(EnvConfig):
         task: `single` (12 tasks), `two_stage` (96), `all`, or a comma-separated list such as
             `left-red,touch-blue` or `left-red+touch-blue` (two stages). Consecutive seeds cycle through them.
         fps: control rate (Hz); the simulator runs at 10.
-        arm: which arm: `viperx` or `so101`.
+        arm: which arm: `viperx`, `so101`, `panda` or `ur5e`.
         image_size: edge of the square front image (pixels).
         episode_length: time limit (control steps); unset is 50, or 110 with two-stage tasks.
         instruction: evaluation control: announce the `true` task, a `wrong` one, or `none`. Success is always judged

@@ -51,6 +51,14 @@ def read_stl(data: bytes) -> np.ndarray:
     return np.frombuffer(data, _STL_FACE, count, 84)["corners"]
 
 
+def read_obj(data: bytes) -> np.ndarray:
+    """Return the triangles of a Wavefront OBJ without polygons of four corners or more, (F, 3, 3) float32."""
+    lines = [line.split() for line in data.decode().splitlines()]
+    vertices = np.array([line[1:4] for line in lines if line[:1] == ["v"]], np.float32)
+    faces = np.array([[corner.split("/")[0] for corner in line[1:]] for line in lines if line[:1] == ["f"]], int)
+    return vertices[faces - 1]
+
+
 def write_stl(corners: np.ndarray) -> bytes:
     """Return a binary STL with the triangles `corners`, (F, 3, 3) float32."""
     faces = np.zeros(len(corners), _STL_FACE)
@@ -59,13 +67,13 @@ def write_stl(corners: np.ndarray) -> bytes:
 
 
 def thinned_mesh(source: Path, cell: float) -> Path:
-    """Return a thinned copy of the binary STL `source`, made on first use.
+    """Return a thinned copy of `source`, made on first use.
 
     The name is a hash of the mesh and of `cell`; a finished file appears by an atomic rename, so processes may
     race for it.
 
     Args:
-        source: a binary STL file.
+        source: a binary STL or an OBJ file.
         cell: vertex-clustering cell in the file's own unit of length.
     """
     data = source.read_bytes()
@@ -74,6 +82,7 @@ def thinned_mesh(source: Path, cell: float) -> Path:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-            part.write(write_stl(cluster_vertices(read_stl(data), cell)))
+            corners = read_obj(data) if source.suffix == ".obj" else read_stl(data)
+            part.write(write_stl(cluster_vertices(corners, cell)))
         os.replace(part.name, path)
     return path

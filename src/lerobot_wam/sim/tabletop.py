@@ -28,6 +28,8 @@ TIMESTEP = 1.0 / CONTROL_HZ / SUBSTEPS
 CAMERA = "front"
 _TABLE_HALF = (0.75, 0.75, 0.02)
 _SETTLE_STEPS = 5
+_DRAWN_GROUP, _COLLISION_GROUP, _HIDDEN_GROUP = 2, 3, 4
+"""MuJoCo draws the groups 0 to 2; shipped models keep what only collides (and weighs) in 3."""
 
 
 def _freeze_joint(body: mujoco.MjsBody, joint: mujoco.MjsJoint, value: float) -> None:
@@ -53,22 +55,23 @@ def _load_arm(arm: ArmSpec) -> mujoco.MjSpec:
     for kind in ("actuators", "equalities", "keys", "sensors", "cameras", "lights", "excludes"):
         for element in list(getattr(spec, kind)):
             spec.delete(element)
-    directory = arm.locate_model().parent / spec.meshdir
-    for mesh in spec.meshes:
-        mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
-        mesh.name = mesh.name or Path(mesh.file).stem
-        source = directory / mesh.file
-        mesh.file = str(thinned_mesh(source, arm.mesh_cell / mesh.scale[0]) if arm.mesh_cell else source)
     root = spec.body(arm.root_body)
     root.pos, root.quat = (0, 0, 0), (1, 0, 0, 0)
-    for body in [root, *root.find_all("body")]:
+    bodies = [root, *root.find_all("body")]
+    directory = arm.locate_model().parent / spec.meshdir
+    used = {geom.meshname for body in bodies for geom in body.geoms}
+    for mesh in spec.meshes:
+        mesh.name = mesh.name or Path(mesh.file).stem
+        if mesh.name in used:
+            mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
+            source = directory / mesh.file
+            mesh.file = str(thinned_mesh(source, arm.mesh_cell / mesh.scale[0]) if arm.mesh_cell else source)
+    for body in bodies:
         body.gravcomp = 1
-        for geom in list(body.geoms):
-            if geom.type != mujoco.mjtGeom.mjGEOM_MESH or geom.classname.name == "collision":
-                spec.delete(geom)
-                continue
+        for geom in body.geoms:
             geom.contype = geom.conaffinity = 0
-            geom.group = 2
+            collides_only = geom.type != mujoco.mjtGeom.mjGEOM_MESH or geom.group == _COLLISION_GROUP
+            geom.group = _HIDDEN_GROUP if collides_only else _DRAWN_GROUP
             if arm.mesh_colour is not None:
                 geom.material, geom.rgba = "", (*arm.mesh_colour, 1)
         for site in list(body.sites):
@@ -85,13 +88,14 @@ def _load_arm(arm: ArmSpec) -> mujoco.MjSpec:
             type=mujoco.mjtGeom.mjGEOM_CAPSULE,
             fromto=[*capsule.start, *capsule.end],
             size=[capsule.radius, 0, 0],
-            group=4,
+            group=_DRAWN_GROUP if capsule.drawn else _HIDDEN_GROUP,
+            rgba=[0.15, 0.15, 0.15, 1],
             mass=0,
             contype=2,
             conaffinity=1,
             friction=[0.3, 0.005, 0.0001],
         )
-    spec.body(arm.tip_body).add_site(name="tip", pos=arm.tip_offset, group=4)
+    spec.body(arm.tip_body).add_site(name="tip", pos=arm.tip_offset, group=_HIDDEN_GROUP)
     return spec
 
 
