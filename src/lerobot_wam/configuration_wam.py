@@ -53,7 +53,8 @@ class WAMConfig(PreTrainedConfig):
         embodiment: Name of a built-in embodiment, path of a YAML file, or "auto": the built-in one of the dataset's
             robot_type if there is one, else derived from the dataset's features.
         embodiments: Filled when the policy is built: name -> {"spec": ..., "statistics": ...}, in category order.
-        max_embodiments: Categories with state/action weights of their own.
+        max_embodiments: Categories with state/action weights of their own; a new policy gets as many as its data needs.
+        mixture: Filled by `lerobot-wam train`: the datasets that these weights were last trained on, as a recipe.
         chunk_steps: Actions per chunk, in control steps.
         video_stride: Control steps between two video frames; chunk_steps = 8 * video_stride.
         max_chunks: Chunks per window.
@@ -127,6 +128,8 @@ class WAMConfig(PreTrainedConfig):
             is drawn from.
         ema_decay: Decay of the weight average that acts; 0 keeps none.
         optimizer: "adamw" or "muon_adamw" (Muon for the blocks' matrices).
+        trainable: "all", or "heads": only the weights of single robots, that is state and action encoders and decoders.
+        heads_lr: Learning rate of those weights; None is that of the others.
         optimizer_lr: AdamW learning rate.
         matrix_lr: Muon learning rate.
         optimizer_betas: AdamW betas.
@@ -147,6 +150,7 @@ class WAMConfig(PreTrainedConfig):
     embodiment: str = "auto"
     embodiments: dict[str, Any] = field(default_factory=dict)
     max_embodiments: int = 4
+    mixture: dict[str, Any] = field(default_factory=dict)
 
     chunk_steps: int = _from_preset()
     video_stride: int = _from_preset()
@@ -214,6 +218,8 @@ class WAMConfig(PreTrainedConfig):
     noise_seed: int | None = None
     steps_done: int = 0
     ema_decay: float = _from_preset()
+    trainable: Literal["all", "heads"] = "all"
+    heads_lr: float | None = None
     optimizer: Literal["adamw", "muon_adamw"] = _from_preset()
     optimizer_lr: float = _from_preset()
     matrix_lr: float = _from_preset()

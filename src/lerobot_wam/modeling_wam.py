@@ -11,7 +11,6 @@ from typing import Any, Literal
 import torch
 from huggingface_hub import ModelCard, save_torch_state_dict, snapshot_download
 from lerobot.policies.pretrained import PreTrainedPolicy
-from lerobot.utils.constants import OBS_STATE
 from lerobot.utils.device_utils import resolve_safetensors_device
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from lerobot_wam.batches import BatchReader
 from lerobot_wam.codecs.text import TextCodec
 from lerobot_wam.codecs.video import VideoCodec
 from lerobot_wam.configuration_wam import WAMConfig
+from lerobot_wam.data.batch import SOURCE, STATE
 from lerobot_wam.data.windows import latent_frame_mask, real_chunks
 from lerobot_wam.diffusion.objective import ObjectiveConfig, ragged_joint_loss
 from lerobot_wam.diffusion.sampler import SamplerConfig
@@ -27,11 +27,13 @@ from lerobot_wam.diffusion.schedule import NoiseConfig
 from lerobot_wam.embodiments.action_space import ActionSpace
 from lerobot_wam.embodiments.resolve import load_stored_embodiment
 from lerobot_wam.frozen import FrozenCodecs, embed_components, resolve_embedded
+from lerobot_wam.model.transformer import Block
 from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.model_card import data_row, generate_card, robot_rows, training_rows
+from lerobot_wam.optimizer import MuonAdamWConfig, split_parameters
 from lerobot_wam.runtime.session import Runtime
 from lerobot_wam.runtime.state import LoopRules, Observation, Session
-from lerobot_wam.weights import read_weights, replaced
+from lerobot_wam.weights import PER_ROBOT, read_weights, replaced
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +79,14 @@ class WAMPolicy(PreTrainedPolicy):
             for name, stored in config.embodiments.items()
         ]
         names = list(config.embodiments)
-        self.category = names.index(config.embodiment) if config.embodiment in names else 0
-        self.reader = BatchReader(config, self.action_spaces[self.category], self.category, self.codecs, task_horizon)
+        category = names.index(config.embodiment) if config.embodiment in names else 0
+        self.reader = BatchReader(config, self.action_spaces, category, self.codecs, task_horizon)
         with torch.device("meta") if weights_follow else nullcontext():
             self.model = WorldActionModel(config.model_config).to(getattr(torch, config.weights_dtype))
         self.model.gradient_checkpointing = config.gradient_checkpointing
+        if config.trainable == "heads":
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(any(part in name for part in PER_ROBOT))
         self.ema_model: WorldActionModel | None = None
         if config.ema_decay > 0:
             self.ema_model = copy.deepcopy(self.model).requires_grad_(False)
@@ -101,8 +106,15 @@ class WAMPolicy(PreTrainedPolicy):
             action_weight=config.action_loss_weight,
             auxiliary_bc_weight=config.auxiliary_bc_weight,
         )
+        sources = config.mixture.get("datasets", [])
+        self._source_losses: dict[str, float | None] = {source["name"]: None for source in sources}
         self.last_predicted_latents: Tensor | None = None
         self.reset()
+
+    @property
+    def category(self) -> int:
+        """Index of the embodiment that acts."""
+        return self.reader.category
 
     @property
     def video_codec(self) -> VideoCodec:
@@ -148,14 +160,26 @@ class WAMPolicy(PreTrainedPolicy):
         )
 
     def get_optim_params(self) -> Any:
-        """Trainable parameters: by name for Muon, which sorts them itself; else decayed and undecayed groups."""
+        """Trainable parameters: by name for Muon, which sorts them itself; else groups.
+
+        Weights of single robots may have a rate of their own. They do not decay: a batch need not hold every robot.
+        """
         named = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        heads = {name: p for name, p in named.items() if any(part in name for part in PER_ROBOT)}
+        trunk = {name: p for name, p in named.items() if name not in heads}
+        own_rate = {} if self.config.heads_lr is None else {"lr": self.config.heads_lr}
         if self.config.optimizer == "muon_adamw":
-            return named
-        return [
-            {"params": [p for p in named.values() if p.ndim > 1]},
-            {"params": [p for p in named.values() if p.ndim <= 1], "weight_decay": 0.0},
-        ]
+            if not own_rate:
+                return named
+            groups = split_parameters(trunk.items(), MuonAdamWConfig().muon_modules)
+            groups.append({"params": list(heads.values()), "use_muon": False, **own_rate})
+        else:
+            groups = [
+                {"params": [p for p in trunk.values() if p.ndim > 1]},
+                {"params": [p for p in trunk.values() if p.ndim <= 1], "weight_decay": 0.0},
+                {"params": list(heads.values()), "weight_decay": 0.0, **own_rate},
+            ]
+        return [group for group in groups if group["params"]]
 
     def update(self) -> None:
         """Count the optimizer step and move the weight average; LeRobot calls it after every step."""
@@ -182,22 +206,45 @@ class WAMPolicy(PreTrainedPolicy):
         Returns:
             The loss and its parts for logging.
         """
-        generator = torch.Generator()
-        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        # A function of seed and step, so that a resumed run draws what an uninterrupted one would.
-        generator.manual_seed(hash((self.config.noise_seed, self.config.steps_done, rank)) % 2**63)
         model = self.model if self.training else self.acting_model
         frame_real, action_real = self.reader.real_steps(batch)
+        generators = self._streams(batch, len(frame_real))
         if self.training:
-            batch = self.reader.augmented(batch, len(frame_real), generator)
-        frame_mask = latent_frame_mask(~frame_real, self.video_codec.temporal_stride)
-        chunks_B = real_chunks(action_real, frame_mask, self.config.max_chunks)
-        losses = ragged_joint_loss(model, partial(self.reader.window, batch), chunks_B, self.objective, generator)
+            batch = self.reader.augmented(batch, generators)
+        if type(self.model.blocks[0]) is Block:
+            frame_mask = latent_frame_mask(~frame_real, self.video_codec.temporal_stride)
+            chunks_B = real_chunks(action_real, frame_mask, self.config.max_chunks)
+        else:  # sharded blocks talk to the other processes, so all must run equally often
+            chunks_B = torch.full((len(frame_real),), self.config.max_chunks)
+        losses = ragged_joint_loss(model, partial(self.reader.window, batch), chunks_B, self.objective, generators)
         parts = {"video_loss": losses.video, "action_loss": losses.action}
         if self.model.config.auxiliary_bc:
             parts["bc_loss"] = losses.auxiliary_bc
         log = {name: value.detach().mean().item() for name, value in parts.items()}
+        if SOURCE in batch:
+            log |= self._loss_by_source(losses.total.detach(), batch[SOURCE])
         return (losses.total if reduction == "none" else losses.total.mean()), log
+
+    def _streams(self, batch: dict[str, Any], count: int) -> list[torch.Generator]:
+        """Return a generator per sample: a function of seed, step and sample.
+
+        So a resumed run draws what an uninterrupted one would, and two processes what one would.
+        """
+        index = batch["index"].flatten().tolist() if "index" in batch else range(count)
+        config = self.config
+        return [torch.Generator().manual_seed(hash((config.noise_seed, config.steps_done, i)) % 2**63) for i in index]
+
+    def _loss_by_source(self, loss: Tensor, source: Tensor) -> dict[str, float]:
+        """Return the mean loss of each dataset; of one that this batch lacks, its last one.
+
+        Processes average their logs key by key, so every one of them must name every dataset at every step.
+        """
+        for index, name in enumerate(self._source_losses):
+            own = loss[source == index]
+            if len(own):
+                self._source_losses[name] = own.mean().item()
+        everyone = loss.mean().item()
+        return {f"loss/{name}": everyone if last is None else last for name, last in self._source_losses.items()}
 
     def reset(self) -> None:
         """Forget all sessions: a new episode begins."""
@@ -241,13 +288,32 @@ class WAMPolicy(PreTrainedPolicy):
     def _new_sessions(self, runtime: Runtime, count: int) -> list[Session]:
         return [runtime.new_session(self.config.seed + index, self.category) for index in range(count)]
 
+    def _recognise_robot(self, batch: dict[str, Any]) -> None:
+        """Find the robot that observes, where the checkpoint knows several and the configuration names none."""
+        names = list(self.config.embodiments)
+        if len(names) == 1 or self.config.embodiment in names:
+            return
+        width = batch[STATE].shape[-1] if batch.get(STATE) is not None else 0
+        fitting = [
+            index
+            for index, space in enumerate(self.action_spaces)
+            if space.spec.action and len(space.spec.state) == width and all(c.key in batch for c in space.spec.cameras)
+        ]
+        if len(fitting) != 1:
+            raise ValueError(
+                f"{len(fitting)} of this checkpoint's embodiments have these cameras and {width} states: say which one "
+                f"acts with --policy.embodiment={'|'.join(names)}"
+            )
+        self.reader.category = fitting[0]
+
     def _observations(self, batch: dict[str, Any]) -> list[Observation]:
+        self._recognise_robot(batch)
         spec = self.reader.space.spec
         if not spec.action:
             raise ValueError(f"embodiment {spec.name!r} has no actions, only video: this policy can dream, not act")
         frames = self.reader.tiled(batch)[:, -1] * 2 - 1
         tasks = self.reader.tasks(batch, len(frames))
-        states = batch.get(OBS_STATE)
+        states = batch.get(STATE)
         if states is None:
             states = torch.zeros(len(frames), 0)
         if states.shape[-1] != len(spec.state):

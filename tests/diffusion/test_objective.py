@@ -18,6 +18,7 @@ from lerobot_wam.diffusion.objective import (
 from lerobot_wam.diffusion.schedule import NoiseConfig, draw_noise_levels
 from lerobot_wam.model.config import ModelConfig, VisualSummaryConfig
 from lerobot_wam.model.world_action_model import WorldActionModel
+from lerobot_wam.weights import PER_ROBOT
 
 CHUNKS, STEPS, ACTION, FRAMES = 3, 4, 5, 7
 SMALL = ModelConfig(
@@ -33,6 +34,7 @@ SMALL = ModelConfig(
     action_hidden=16,
     actions_per_chunk=STEPS,
     max_chunks=CHUNKS,
+    num_categories=2,
     visual_summary=VisualSummaryConfig(image_size=(8, 8), channels=(4, 4, 4), squeeze=2, hidden=8),
     auxiliary_bc=True,
 )
@@ -64,6 +66,10 @@ def make_window(batch: int = 3) -> TrainingWindow:
     )
 
 
+def streams(count: int = 3) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(5 + sample) for sample in range(count)]
+
+
 def one(window: TrainingWindow, index: int) -> TrainingWindow:
     pick = {k: v[index : index + 1] for k, v in window.__dict__.items() if isinstance(v, Tensor)}
     return replace(window, **{**pick, "channel_weight": window.channel_weight})
@@ -73,7 +79,7 @@ def one(window: TrainingWindow, index: int) -> TrainingWindow:
 def test_batch_loss_is_the_mean_of_single_losses(model: WorldActionModel, mode: str) -> None:
     window = make_window()
     config = ObjectiveConfig(noise=NoiseConfig(mode=mode, pure_noise_probability=0.3))  # type: ignore[arg-type]
-    draws = draw(window, SMALL, config.noise, torch.Generator().manual_seed(5))
+    draws = draw(window, SMALL, config.noise, streams())
 
     def alone(index: int) -> Tensor:
         sample = Draws(**{name: value[index : index + 1] for name, value in vars(draws).items()})
@@ -88,34 +94,53 @@ def test_batch_loss_is_the_mean_of_single_losses(model: WorldActionModel, mode: 
 def test_masked_tail_changes_nothing(model: WorldActionModel) -> None:
     window = make_window()
     config = ObjectiveConfig()
-    before = joint_loss(model, window, config, torch.Generator().manual_seed(5))
+    before = joint_loss(model, window, config, streams())
     latent, action = window.latent.clone(), window.action.clone()
     latent[1, :, 3:], action[1, STEPS:], action[2] = 9.0, -9.0, 9.0
     state, anchor = window.state.clone(), window.anchor_frame.clone()
     state[1, 1:], anchor[1, 1:] = 9.0, 9.0
     changed = replace(window, latent=latent, action=action, state=state, anchor_frame=anchor)
-    after = joint_loss(model, changed, config, torch.Generator().manual_seed(5))
+    after = joint_loss(model, changed, config, streams())
     assert torch.equal(before.total[1], after.total[1])
     assert before.action[2] == after.action[2] == 0
 
 
-def test_video_only_batch_gives_action_heads_exactly_zero_gradient(model: WorldActionModel) -> None:
-    window = make_window()
-    window = replace(window, action_mask=torch.zeros_like(window.action_mask))
-    joint_loss(model, window, ObjectiveConfig(), torch.Generator().manual_seed(5)).total.mean().backward()
+def test_video_without_a_robot_teaches_nothing_about_robots(model: WorldActionModel) -> None:
+    """Neither alone nor beside other samples: exactly zero for every weight of states and actions."""
+    with torch.no_grad():
+        for parameter in model.parameters():  # a fresh model's last layers are zero, which hides what is before them
+            parameter += 0.1 * torch.randn_like(parameter)
+    whole = make_window()
+    window = replace(whole, has_robot=whole.action_mask.any(dim=2).any(dim=1))
+    assert window.has_robot.tolist() == [True, True, False]
+    joint_loss(model, window, ObjectiveConfig(), streams()).total[2].backward()
+    shared, robot = [], []
     for name, parameter in model.named_parameters():
-        if name.startswith(("action_decoder", "bc_head")):
-            assert parameter.grad is None or parameter.grad.abs().sum() == 0, name
-    gradient = model.head.head.weight.grad
-    assert gradient is not None
-    assert gradient.abs().sum() > 0
+        gradient = 0.0 if parameter.grad is None else parameter.grad.abs().sum().item()
+        (robot if any(part in name for part in PER_ROBOT) else shared).append((name, gradient))
+    assert robot
+    assert [entry for entry in robot if entry[1] != 0] == []
+    # Pooled text is measured from that of no word, so this bias cancels out for everyone.
+    assert [name for name, gradient in shared if gradient == 0] == ["visual_summary.words.2.bias"]
+
+
+def test_no_video_depends_on_hidden_states_and_actions(model: WorldActionModel) -> None:
+    whole = make_window()
+    window = replace(whole, has_robot=torch.tensor([True, True, False]))
+    before = joint_loss(model, window, ObjectiveConfig(), streams()).total
+    action, state = window.action.clone(), window.state.clone()
+    action[2], state[2] = 7.0, -7.0
+    changed = replace(window, action=action, state=state, category=torch.tensor([0, 0, 1]))
+    assert torch.equal(joint_loss(model, changed, ObjectiveConfig(), streams()).total, before)
+    seen = replace(changed, has_robot=None)
+    assert joint_loss(model, seen, ObjectiveConfig(), streams()).total[2] != before[2]
 
 
 def test_official_averaging_counts_padding(model: WorldActionModel) -> None:
     window = make_window()
-    ours = joint_loss(model, window, ObjectiveConfig(), torch.Generator().manual_seed(5))
+    ours = joint_loss(model, window, ObjectiveConfig(), streams())
     config = ObjectiveConfig(averaging="official")
-    official = joint_loss(model, window, config, torch.Generator().manual_seed(5))
+    official = joint_loss(model, window, config, streams())
     torch.testing.assert_close(official.action[0], ours.action[0] * 3 / 5)
     torch.testing.assert_close(official.action[1], ours.action[1] / CHUNKS)
 
@@ -172,9 +197,8 @@ def cut(window: TrainingWindow, rows: Tensor, chunks: int) -> TrainingWindow:
 def test_ragged_windows_lose_what_they_lose_alone(model: WorldActionModel) -> None:
     window, config = make_window(), ObjectiveConfig()
     counts = torch.tensor([3, 1, 3])
-    generator = torch.Generator().manual_seed(5)
-    ragged = ragged_joint_loss(model, partial(cut, window), counts, config, generator)
-    generator = torch.Generator().manual_seed(5)
-    short = joint_loss(model, cut(window, torch.tensor([1]), 1), config, generator)
-    long = joint_loss(model, cut(window, torch.tensor([0, 2]), 3), config, generator)
+    ragged = ragged_joint_loss(model, partial(cut, window), counts, config, streams())
+    own = streams()
+    short = joint_loss(model, cut(window, torch.tensor([1]), 1), config, own[1:2])
+    long = joint_loss(model, cut(window, torch.tensor([0, 2]), 3), config, [own[0], own[2]])
     torch.testing.assert_close(ragged.total, torch.stack([long.total[0], short.total[0], long.total[1]]))

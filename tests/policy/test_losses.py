@@ -6,42 +6,14 @@ import pytest
 import torch
 from tiny_policies import build_policy, make_batch, write_dataset
 
-from lerobot_wam.diffusion import objective
 from lerobot_wam.modeling_wam import WAMPolicy
-
-
-@pytest.fixture
-def same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every sample draws the same noise, whatever its place in a batch and the batch's length in chunks."""
-    draw, table = objective.draw_noise_levels, torch.randn(2, 32, 32, 64, generator=torch.Generator().manual_seed(3))
-
-    def randn(shape, generator=None):
-        flat = table[len(shape) % 2].flatten()
-        if len(shape) == 5:
-            channels, frames, height, width = shape[1:]
-            return flat.unflatten(0, (-1, 16, height, width))[:channels, :frames].expand(shape)
-        return flat.unflatten(0, (-1, shape[2]))[: shape[1]].expand(shape)
-
-    def levels(config, batch, chunks, *args):
-        video, action = draw(config, 1, 2, args[0], args[1], torch.Generator().manual_seed(4))
-        frames, steps = 1 + chunks * args[0], chunks * args[1]
-        return video[:, :frames].expand(batch, -1), action[:, :steps].expand(batch, -1)
-
-    class Torch:
-        """The module that `objective` sees; nobody else's draws change."""
-
-        def __getattr__(self, name: str) -> object:
-            return randn if name == "randn" else getattr(torch, name)
-
-    monkeypatch.setattr(objective, "torch", Torch())
-    monkeypatch.setattr(objective, "draw_noise_levels", levels)
 
 
 def rows(batch: dict, row: int) -> dict:
     return {key: value[row : row + 1] for key, value in batch.items()}
 
 
-def test_a_batch_is_the_mean_of_its_samples(arm_data: Path, same_noise: None):
+def test_a_batch_is_the_mean_of_its_samples(arm_data: Path):
     """Whole windows and windows that run 1 to 13 steps past their episode's end."""
     policy = build_policy(arm_data).train()
     indices = [0, 6, 12, 15, 20]
@@ -56,16 +28,16 @@ def test_a_batch_is_the_mean_of_its_samples(arm_data: Path, same_noise: None):
     torch.testing.assert_close(each, torch.stack([s[0] for s in single]), rtol=1e-5, atol=1e-5)
 
 
-def test_early_windows_weigh_more(arm_data: Path, same_noise: None):
-    plain = build_policy(arm_data, early_anchor_steps=0).train()
+def test_early_windows_weigh_more(arm_data: Path):
+    plain = build_policy(arm_data, early_anchor_steps=0, noise_seed=1).train()
     batch = make_batch(arm_data, plain.config, [3, 4, 24])  # 24 is the second episode's first
-    weighted = build_policy(arm_data, early_anchor_weight=3.0, early_anchor_steps=4).train()
+    weighted = build_policy(arm_data, early_anchor_weight=3.0, early_anchor_steps=4, noise_seed=1).train()
     weighted.load_state_dict(plain.state_dict())
     ratio = weighted.forward(batch, reduction="none")[0] / plain.forward(batch, reduction="none")[0]
     torch.testing.assert_close(ratio, torch.tensor([3.0, 1.0, 3.0]))
 
 
-def test_padded_chunks_do_not_count(arm_data: Path, same_noise: None):
+def test_padded_chunks_do_not_count(arm_data: Path):
     """Of a window with 7 steps left, the second chunk is as good as not there, beside a whole window too."""
     policy = build_policy(arm_data).train()
     batch = make_batch(arm_data, policy.config, [0, 17])
@@ -106,7 +78,7 @@ def test_a_robot_policy_goes_on_with_video_alone(arm_data: Path, tmp_path: Path)
     assert parts["action_loss"] == 0 < parts["video_loss"]
 
 
-def test_windows_end_where_the_task_changes(tmp_path: Path, same_noise: None):
+def test_windows_end_where_the_task_changes(tmp_path: Path):
     """Two tasks in an episode: what comes after the change is as good as not there."""
     data = write_dataset(tmp_path / "two", (24, 24), tasks=lambda episode, step: "push" if step < 13 else "touch")
     policy = build_policy(data).train()

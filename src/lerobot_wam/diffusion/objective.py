@@ -4,7 +4,7 @@ L = 1/B sum_b w_b (video_b + action_b), each averaged over its own sample's real
 denominator crosses samples, so batch size, accumulation and process count never change it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -56,6 +56,8 @@ class TrainingWindow:
         condition: First-frame conditioning channels [B, Cc, F, h, w] or None.
         weight: Weight of each sample [B], or None for 1.
         channel_weight: Relative weight of each latent channel [C], or None for 1.
+        has_robot: Samples with a robot's states and actions [B]; None for all. Nothing of the others' states and
+            actions is read, and no weight of states or actions learns from them.
     """
 
     latent: Tensor
@@ -70,6 +72,7 @@ class TrainingWindow:
     condition: Tensor | None = None
     weight: Tensor | None = None
     channel_weight: Tensor | None = None
+    has_robot: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def ragged_joint_loss(
     window_of: Callable[[Tensor, int], TrainingWindow],
     chunks_B: Tensor,
     config: ObjectiveConfig,
-    generator: torch.Generator | None = None,
+    generators: Sequence[torch.Generator],
 ) -> Losses:
     """Compute `joint_loss` with samples of equal length together, so that short ones do not pay for the longest.
 
@@ -113,7 +116,7 @@ def ragged_joint_loss(
         window_of: Builds the window of some samples (row indices), cut after a number of chunks.
         chunks_B: Chunks of each sample that hold anything real, int64 [B].
         config: Terms and averaging.
-        generator: CPU generator of all random draws.
+        generators: Per sample, a CPU generator of all its random draws.
 
     Returns:
         Per-sample losses in the order of the batch.
@@ -121,33 +124,42 @@ def ragged_joint_loss(
     rows, parts = [], []
     for chunks in chunks_B.unique().tolist():
         rows.append((chunks_B == chunks).nonzero().flatten())
-        parts.append(joint_loss(model, window_of(rows[-1], chunks), config, generator))
+        own = [generators[row] for row in rows[-1].tolist()]
+        parts.append(joint_loss(model, window_of(rows[-1], chunks), config, own))
     order = torch.cat(rows).argsort()
     return Losses(*(torch.cat([getattr(part, f.name) for part in parts])[order] for f in fields(Losses)))
 
 
 def draw(
-    window: TrainingWindow, sizes: ModelConfig, noise: NoiseConfig, generator: torch.Generator | None = None
+    window: TrainingWindow, sizes: ModelConfig, noise: NoiseConfig, generators: Sequence[torch.Generator]
 ) -> Draws:
-    """Draw noise and noise levels for a window with a CPU generator; None uses torch's global one."""
+    """Draw noise and noise levels for a window, each sample with a CPU generator of its own.
 
-    def randn_like(x: Tensor) -> Tensor:
-        return torch.randn(x.shape, generator=generator).to(x)
-
-    batch, _, frames, _, _ = window.latent.shape
-    per_chunk = sizes.frames_per_chunk
-    chunks = (frames - 1) // per_chunk
-    video_noise = randn_like(window.latent)
-    levels = draw_noise_levels(noise, batch, chunks, per_chunk, sizes.actions_per_chunk, generator)
-    video_index, action_index = (index.to(window.latent.device) for index in levels)
-    return Draws(video_noise, video_index, randn_like(window.action), action_index)
+    What a sample is trained on does not depend on the others of its batch, nor on which process has it.
+    """
+    per_chunk, per_action = sizes.frames_per_chunk, sizes.actions_per_chunk
+    chunks = (window.latent.shape[2] - 1) // per_chunk
+    video_noise, video_index, action_noise, action_index = [], [], [], []
+    for generator in generators:
+        video_noise.append(torch.randn(window.latent.shape[1:], generator=generator))
+        levels = draw_noise_levels(noise, 1, chunks, per_chunk, per_action, generator)
+        video_index.append(levels[0])
+        action_index.append(levels[1])
+        action_noise.append(torch.randn(window.action.shape[1:], generator=generator))
+    device = window.latent.device
+    return Draws(
+        torch.stack(video_noise).to(window.latent),
+        torch.cat(video_index).to(device),
+        torch.stack(action_noise).to(window.action),
+        torch.cat(action_index).to(device),
+    )
 
 
 def joint_loss(
     model: WorldActionModel,
     window: TrainingWindow,
     config: ObjectiveConfig,
-    generator: torch.Generator | None = None,
+    generators: Sequence[torch.Generator] = (),
     draws: Draws | None = None,
 ) -> Losses:
     """Noise a window, denoise it with teacher forcing and compare velocities.
@@ -156,14 +168,14 @@ def joint_loss(
         model: The network.
         window: Clean data.
         config: Terms and averaging.
-        generator: CPU generator of all random draws; None uses torch's global one.
-        draws: What was drawn before, to repeat a loss; None draws anew.
+        generators: Per sample, a CPU generator of all its random draws.
+        draws: What was drawn before, in place of `generators`.
 
     Returns:
         Per-sample losses; the training loss is the mean of `total`.
     """
     latent, action = window.latent, window.action
-    draws = draws or draw(window, model.config, config.noise, generator)
+    draws = draws or draw(window, model.config, config.noise, generators)
     table = training_table(config.noise.shift)
     sigma, timestep, weight = (x.to(latent.device) for x in (table.sigma, table.timestep, table.weight))
 
@@ -184,7 +196,8 @@ def joint_loss(
         state=window.state,
         category=window.category,
         condition=None if condition is None else condition[:, :, first:],
-        summary=model.summarise(window.anchor_frame, window.state, window.category, context),
+        summary=model.summarise(window.anchor_frame, window.state, window.category, context, window.has_robot),
+        has_robot=window.has_robot,
     )
     past = latent.shape[2] - model.config.frames_per_chunk  # nobody reads the last chunk's clean copy
     clean_condition = None if condition is None else condition[:, :, :past]

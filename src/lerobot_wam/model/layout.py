@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Kind(IntEnum):
@@ -116,3 +116,16 @@ def may_attend(query: SequenceLayout, key: SequenceLayout, state_self_only: bool
         itself = (k_kind == Kind.STATE) & (query.position[:, None] == key.position[None, :])
         denoising = torch.where(q_kind == Kind.STATE, itself, denoising)
     return clean | denoising
+
+
+def hide_robots(mask_LS: Tensor, layout: SequenceLayout, has_robot_B: Tensor) -> Tensor:
+    """Return the mask [B, 1, L, S] that keeps video without a robot from reading states and actions.
+
+    Args:
+        mask_LS: What the L new tokens may read of the S cached and new ones.
+        layout: Layout of the new tokens, which are the last keys.
+        has_robot_B: Samples whose states and actions are a robot's; the others hold anything there.
+    """
+    robot_L = layout.kind >= Kind.ACTION
+    hidden_LS = nn.functional.pad(~robot_L[:, None] & robot_L, (mask_LS.shape[1] - len(robot_L), 0))
+    return (mask_LS & ~(hidden_LS & ~has_robot_B[:, None, None])).unsqueeze(1)

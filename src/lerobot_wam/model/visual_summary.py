@@ -59,7 +59,14 @@ class VisualSummary(nn.Module):
         words_BTD = self.words(text_BTX) - self.words(torch.zeros_like(text_BTX[:1, :1]))
         return TEXT_GAIN * F.rms_norm(words_BTD.sum(dim=1), words_BTD.shape[2:], eps=1e-6)
 
-    def forward(self, frame_BN3HW: Tensor, state_BNS: Tensor, category_B: Tensor, text_BD: Tensor) -> Tensor:
+    def forward(
+        self,
+        frame_BN3HW: Tensor,
+        state_BNS: Tensor,
+        category_B: Tensor,
+        text_BD: Tensor,
+        has_robot_B: Tensor | None = None,
+    ) -> Tensor:
         """Return one vector per chunk.
 
         Args:
@@ -67,6 +74,7 @@ class VisualSummary(nn.Module):
             state_BNS: The normalised state at the same moments.
             category_B: Index of each sample's embodiment.
             text_BD: The instruction, from `pool_text`.
+            has_robot_B: Samples that have a state; None for all. The others are summarised without.
 
         Returns:
             Summaries [B, N, D].
@@ -82,7 +90,10 @@ class VisualSummary(nn.Module):
         text_ED = text_BD.repeat_interleave(chunks, dim=0)
         points = _soft_argmax(POINT_GAIN * self.points(_modulate(x, self.film_points(text_ED))))
         x = F.gelu(self.squeeze(_modulate(F.gelu(self.convs[2](x)), self.film(text_ED))))
-        posture_ED = self.posture(state_BNS, category_B).flatten(0, 1)
+        posture_BND = self.posture(state_BNS, category_B)
+        if has_robot_B is not None:
+            posture_BND = posture_BND * has_robot_B[:, None, None]
+        posture_ED = posture_BND.flatten(0, 1)
         return self.mlp(torch.cat([x.flatten(1), points, posture_ED], dim=1)).unflatten(0, (-1, chunks))
 
 

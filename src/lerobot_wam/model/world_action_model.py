@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from lerobot_wam.model.cache import KVCache
 from lerobot_wam.model.config import ModelConfig
 from lerobot_wam.model.embodiment import ActionEncoder, CategoryMLP
-from lerobot_wam.model.layout import Kind, SequenceLayout, VideoGrid, may_attend, step_layout, video_layout
+from lerobot_wam.model.layout import Kind, SequenceLayout, VideoGrid, hide_robots, may_attend, step_layout, video_layout
 from lerobot_wam.model.positions import AbsolutePositions
 from lerobot_wam.model.rope import rotations
 from lerobot_wam.model.transformer import Block, Head, ImageEmbedding, time_sinusoid
@@ -72,6 +72,8 @@ class NoisyWindow:
         category: Index of each sample's embodiment, [B].
         condition: First-frame conditioning channels for the same frames, [B, Cc, F, h, w], or None.
         summary: Visual summary of each chunk [B, N, D], or None.
+        has_robot: Samples with a robot's states and actions [B], None for all. Without them, no video token reads
+            what `state` and `action` hold.
     """
 
     video: Tensor
@@ -82,6 +84,7 @@ class NoisyWindow:
     category: Tensor
     condition: Tensor | None = None
     summary: Tensor | None = None
+    has_robot: Tensor | None = None
 
 
 @lru_cache(maxsize=64)
@@ -181,12 +184,19 @@ class WorldActionModel(nn.Module):
             image=None if image_BIC is None else self.img_emb(image_BIC.to(self.dtype)),
         )
 
-    def summarise(self, frame_BN3HW: Tensor, state_BNS: Tensor, category_B: Tensor, context: Context) -> Tensor | None:
+    def summarise(
+        self,
+        frame_BN3HW: Tensor,
+        state_BNS: Tensor,
+        category_B: Tensor,
+        context: Context,
+        has_robot_B: Tensor | None = None,
+    ) -> Tensor | None:
         """Return the visual summary [B, N, D] of each chunk's first frame and state, None where it is off."""
         if context.pooled_text is None:
             return None
         return self.visual_summary(
-            frame_BN3HW.to(self.dtype), state_BNS.to(self.dtype), category_B, context.pooled_text
+            frame_BN3HW.to(self.dtype), state_BNS.to(self.dtype), category_B, context.pooled_text, has_robot_B
         )
 
     def clone_behavior(self, window: NoisyWindow, context: Context) -> Tensor:
@@ -302,6 +312,8 @@ class WorldActionModel(nn.Module):
         past = 0 if cache is None else cache.frames
         device = window.video.device
         layout, rotation, mask = _geometry(config, grid, past, clean_frames, (first_noisy, noisy_frames), device)
+        if window.has_robot is not None:
+            mask = hide_robots(mask, layout, window.has_robot)
         video_BLD = self._embed_video(window.video, window.condition)
         action_BTD = self.action_encoder(window.action.to(self.dtype), window.action_timestep, window.category)
         state_BND = self.state_encoder(window.state.to(self.dtype), window.category)
@@ -344,7 +356,7 @@ class WorldActionModel(nn.Module):
         time_BG: Tensor,
         slot_L: Tensor,
         rotation_LP: Tensor,
-        mask_LS: Tensor,
+        mask: Tensor,
         context: Context,
         cache: KVCache | None,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -358,7 +370,7 @@ class WorldActionModel(nn.Module):
         keys, values = [], []
         for index, block in enumerate(self.blocks):
             past = None if cache is None else (cache.keys[index], cache.values[index])
-            args = (x_BLD, time_BG6D, slot_L, rotation_LP, mask_LS, context.text, context.image, past)
+            args = (x_BLD, time_BG6D, slot_L, rotation_LP, mask, context.text, context.image, past)
             if self.gradient_checkpointing and self.training:
                 x_BLD, key, value = checkpoint(block, *args, use_reentrant=False)
             else:

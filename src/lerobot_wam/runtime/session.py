@@ -267,6 +267,8 @@ class Runtime:
             space = self.action_spaces[session.category]
             state[row, :, : len(space.spec.state)] = space.encode_state(observation.state.float()).to(device)
             dims[row, :, : len(space.spec.action)] = 1.0
+        robots = [bool(self.action_spaces[session.category].spec.action) for session in group]
+        has_robot = None if all(robots) else torch.tensor(robots, device=device)
         # Every session draws video and action noise from its own stream, whatever is given.
         action_shape = (config.actions_per_chunk, config.action_dim)
         noise = [(self._noise(s, video_shape), self._noise(s, action_shape)) for s in group]
@@ -284,7 +286,7 @@ class Runtime:
         condition = _condition(group, place, config.frames_per_chunk)
 
         def velocity_of(branch: Branch) -> VelocityFunction:
-            summary = self.model.summarise(frames.unsqueeze(1), state, category, branch.context)
+            summary = self.model.summarise(frames.unsqueeze(1), state, category, branch.context, has_robot)
 
             def velocity(video: Tensor, action: Tensor, video_t: float, action_t: float) -> tuple[Tensor, Tensor]:
                 window = NoisyWindow(
@@ -296,6 +298,7 @@ class Runtime:
                     category=category,
                     condition=condition,
                     summary=summary,
+                    has_robot=has_robot,
                 )
                 video_velocity, action_velocity = self.model.denoise(window, branch.context, branch.cache)
                 return video_velocity.float(), action_velocity.float() * dims
