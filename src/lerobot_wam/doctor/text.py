@@ -34,9 +34,9 @@ def as_text(found: Checkup) -> str:
             (row["codec"], _gigabytes(row["bytes"]), row["licence"], row["source"], "" if row["found"] else "not here")
             for row in facts["components"].values()
         ]
-        lines += _table(rows, "<><<<")
+        lines += table(rows, "<><<<")
     for mark, words in (("problem", found.problems), ("note", found.notes)):
-        lines += [""] * bool(words) + [_wrapped(f"{mark}: {text}") for text in words]
+        lines += [""] * bool(words) + [wrapped(f"{mark}: {text}") for text in words]
     if not found.problems:
         lines += ["", "all fits"]
     return "\n".join(lines)
@@ -47,7 +47,7 @@ def _parameters(facts: dict[str, Any]) -> list[str]:
     rows = [(part, f"{count:,}") for part, count in parts.items()]
     total = [("all", f"{sum(parts.values()):,}")]
     licence = facts.get("licence") or "not stated"
-    return [f"parameters ({facts['weights_dtype']}; licence: {licence})", *_table(rows + total, "<>")]
+    return [f"parameters ({facts['weights_dtype']}; licence: {licence})", *table(rows + total, "<>")]
 
 
 def _robot(name: str, robot: dict[str, Any]) -> list[str]:
@@ -56,7 +56,7 @@ def _robot(name: str, robot: dict[str, Any]) -> list[str]:
         f"robot {name}",
         f"  {robot['rate']:g} steps/s, chunks of {robot['chunk_steps']} actions, video stride {robot['video_stride']}",
         f"  views ({robot['view_layout']}): {views}",
-        _wrapped(f"  prompt: {robot['prompt']}"),
+        wrapped(f"  prompt: {robot['prompt']}"),
     ]
     for which in ("state", "action"):
         if robot[which]:
@@ -64,7 +64,7 @@ def _robot(name: str, robot: dict[str, Any]) -> list[str]:
                 (d["name"], f"{d['low']:.4g}", "to", f"{d['high']:.4g}", d["unit"], "relative" if d["relative"] else "")
                 for d in robot[which]
             ]
-            lines += [f"  {which}, trained range", *("  " + line for line in _table(rows, "<><><<"))]
+            lines += [f"  {which}, trained range", *("  " + line for line in table(rows, "<><><<"))]
     return lines
 
 
@@ -78,7 +78,7 @@ def _geometry(sizes: dict[str, Any]) -> list[str]:
         ("training", f"{sizes['training_tokens']:,} tokens a window"),
         ("acting", f"{sizes['chunk_tokens']:,} tokens a step, up to {sizes['cached_tokens']:,} cached"),
     ]
-    return ["sequence", *_table(rows, "<<")]
+    return ["sequence", *table(rows, "<<")]
 
 
 def _memory(facts: dict[str, Any]) -> list[str]:
@@ -95,7 +95,7 @@ def _memory(facts: dict[str, Any]) -> list[str]:
             rest = (_gigabytes(sum(parts) - need["frozen"]), _gigabytes(sum(parts) - need["activations"] + other))
         rows.append((name, *map(_gigabytes, parts), _gigabytes(sum(parts)), *rest))
     text = facts["text_encoder_bytes"]
-    lines = ["memory on the device, one window at a time (estimate)", *_table(rows, "<" + ">" * 7)]
+    lines = ["memory on the device, one window at a time (estimate)", *table(rows, "<" + ">" * 7)]
     return lines + ([f"  and {_gigabytes(text)} for the text encoder, by default on the CPU"] if text else [])
 
 
@@ -103,11 +103,13 @@ def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def _wrapped(text: str) -> str:
+def wrapped(text: str) -> str:
+    """A paragraph in lines of at most `WIDTH` characters, indented after the first."""
     return textwrap.fill(text, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
-def _table(rows: Iterable[Sequence[str]], align: str) -> list[str]:
+def table(rows: Iterable[Sequence[str]], align: str) -> list[str]:
+    """Rows of cells as lines, every column as wide as it must be; `align` has a < or > for each."""
     rows = list(rows)
     widths = [max(len(row[i]) for row in rows) for i in range(len(align))]
     return [
