@@ -37,8 +37,8 @@ def parse[T](kind: type[T], value: Any, where: str) -> T:
     """``value`` as an instance of ``kind``.
 
     Args:
-        kind: a dataclass whose fields are str, int, float, bool, X | None, Literal, tuple[X, ...] or
-            dataclasses.
+        kind: a dataclass whose fields are str, int, float, bool, X | None, Literal, tuple[X, ...],
+            dict[str, X] or dataclasses.
         value: the mapping that YAML or JSON gave.
         where: the value's place, for messages ("wam_sim_viperx.yaml").
 
@@ -57,6 +57,10 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list | tuple):
             raise SchemaError(f"{where} is {value!r}, expected a list")
         return tuple(_parse(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            raise SchemaError(f"{where} is {value!r}, expected a mapping of names")
+        return {key: _parse(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if origin is types.UnionType:
         inner = next(argument for argument in arguments if argument is not types.NoneType)
         return None if value is None else _parse(inner, value, where)
