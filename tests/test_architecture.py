@@ -13,6 +13,7 @@ SOURCE = ROOT / "src/lerobot_wam"
 
 # A room is a folder or a file of the package. It may import its own files and rooms on lower floors.
 FLOORS = {
+    "quiet": 0,
     "model": 1,
     "codecs": 1,
     "embodiments": 1,
@@ -23,6 +24,7 @@ FLOORS = {
     "weights": 1,
     "configuration_wam": 2,
     "data": 2,
+    "drivers": 2,  # may import LeRobot, unlike embodiments
     "adoption": 3,
     "diffusion": 3,
     "frozen": 3,
