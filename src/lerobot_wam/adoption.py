@@ -9,6 +9,7 @@ from lerobot.configs import parser
 from torch import Tensor
 
 from lerobot_wam.configuration_wam import WAMConfig
+from lerobot_wam.data.mixture import MixtureMeta
 from lerobot_wam.data.windows import steps_until_task_change
 from lerobot_wam.embodiments.datasets import check_dataset
 from lerobot_wam.embodiments.resolve import (
@@ -25,15 +26,19 @@ def adopt_dataset(config: WAMConfig, meta: Any) -> Tensor | None:
 
     Args:
         config: A new policy's configuration, which gets its embodiment here, or a stored one.
-        meta: LeRobot's metadata of the dataset.
+        meta: LeRobot's metadata of the dataset, or a mixture's.
 
     Returns:
-        For every frame of the dataset the steps until its task changes [frames], None where none ever does.
+        For every frame of the dataset the steps until its task changes [frames]; None where none ever does, and for a
+        mixture, which cuts its windows itself.
 
     Raises:
         ValueError: The dataset does not fit; the message names what and the way out.
     """
     config.validate_features()
+    if isinstance(meta, MixtureMeta):
+        _adopt_mixture(config, meta)
+        return None
     columns = read_columns(Path(meta.root))
     if not config.embodiments:
         spec = resolve_embodiment(
@@ -52,6 +57,22 @@ def adopt_dataset(config: WAMConfig, meta: Any) -> Tensor | None:
     _check_episode_lengths(config, columns.episode_index)
     horizon = steps_until_task_change(columns.episode_index, columns.task_index)
     return None if horizon is None else torch.from_numpy(horizon)
+
+
+def _adopt_mixture(config: WAMConfig, meta: MixtureMeta) -> None:
+    """Take what a mixture has checked already: its robots, where the policy knows none yet, and its recipe."""
+    if not config.embodiments:
+        config.max_embodiments = max(config.max_embodiments, len(meta.embodiments))
+        config.embodiments = meta.embodiments
+        # Which one acts is for those to say who deploy it, unless there is no choice.
+        config.embodiment = next(iter(meta.embodiments)) if len(meta.embodiments) == 1 else "auto"
+    unknown = [name for name in meta.embodiments if name not in config.embodiments]
+    if unknown:
+        raise ValueError(
+            f"the mixture has the embodiment {', '.join(unknown)}, the checkpoint knows "
+            f"{', '.join(config.embodiments)}: give it the new one with `lerobot-wam adapt`, or correct `embodiment`"
+        )
+    config.mixture = meta.recipe.to_dict()
 
 
 def _check_widths(config: WAMConfig, actions: int, states: int) -> None:

@@ -1,7 +1,8 @@
 """The console script `lerobot-wam`: finds the verb, runs it, and turns bad input into one readable line.
 
-A verb is a file of this folder with `HELP` (one line), `add_arguments(parser)` and `run(args) -> int`. It imports heavy
-libraries inside `run` only, so that help is shown at once. The verb is the file name's first word: `import` is a word
+A verb is a file of this folder with `HELP` (one line), `add_arguments(parser)` and `run(args) -> int`; with
+`PASSES_ON = True` it finds arguments that are not its own in `args.passed_on`. It imports heavy libraries inside `run`
+only, so that help is shown at once. The verb is the file name's first word: `import` is a word
 that Python keeps for itself, so its file has two.
 """
 
@@ -35,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = verbs()
     asked = {words[0]: known[words[0]]} if words and words[0] in known else known
     parser = _parser({verb: import_module(module) for verb, module in asked.items()})
-    args = parser.parse_args(words)
+    args, passed_on = parser.parse_known_args(words)
+    if passed_on and not args.passes_on:
+        parser.error(f"unrecognized arguments: {' '.join(passed_on)}")
+    args.passed_on = passed_on
     # Without the system's FFmpeg, LeRobot logs an eighty-line traceback for each dataset and goes on with PyAV.
     logging.getLogger("lerobot.utils.import_utils").setLevel(logging.ERROR)
     try:
@@ -70,7 +74,7 @@ def _parser(modules: dict[str, ModuleType]) -> argparse.ArgumentParser:
         )
         module.add_arguments(verb)
         verb.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
-        verb.set_defaults(run=module.run)
+        verb.set_defaults(run=module.run, passes_on=getattr(module, "PASSES_ON", False))
     return parser
 
 

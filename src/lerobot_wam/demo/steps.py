@@ -4,10 +4,9 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.sim.env import TabletopEnv
 from lerobot_wam.sim.episodes import Recipe
 from lerobot_wam.sim.record import record
+from lerobot_wam.training.loop import swapped
 
 
 def record_step(plan: DemoPlan) -> None:
@@ -42,7 +42,18 @@ def train_step(plan: DemoPlan) -> Path:
         shutil.rmtree(plan.training, ignore_errors=True)
         curve.unlink(missing_ok=True)
     arguments = plan.resume_arguments if trained else plan.train_arguments
-    with _as_command("lerobot-train", arguments), _log_filter(_CurveFilter(curve)), _data_in_memory(lerobot_train):
+    load = lerobot_train.make_train_eval_datasets
+
+    def load_into_memory(config: Any) -> tuple[InMemoryDataset, Any]:
+        train, held_out = load(config)
+        return InMemoryDataset(train), held_out
+
+    # What runs is what the report prints. Decoding the same images again at every step would cost half the time.
+    with (
+        swapped(sys, argv=["lerobot-train", *arguments]),
+        swapped(lerobot_train, make_train_eval_datasets=load_into_memory),
+        _log_filter(_CurveFilter(curve)),
+    ):
         lerobot_train.train()
     return curve
 
@@ -53,7 +64,7 @@ def eval_step(plan: DemoPlan, condition: Condition) -> list[bool]:
 
     result = plan.evaluation(condition.name) / "eval_info.json"
     if not result.is_file():
-        with _as_command("lerobot-eval", plan.eval_arguments(condition)), _log_filter(_BriefFilter()):
+        with swapped(sys, argv=["lerobot-eval", *plan.eval_arguments(condition)]), _log_filter(_BriefFilter()):
             eval_main()
     return _successes(result)
 
@@ -107,33 +118,6 @@ def _random_actor(space: ActionSpace, rng: np.random.Generator) -> Callable[[dic
 def _steps_done(plan: DemoPlan) -> int:
     state = plan.last_checkpoint.parent / "training_state" / "training_step.json"
     return int(json.loads(state.read_text())["step"]) if state.is_file() else 0
-
-
-@contextmanager
-def _as_command(program: str, arguments: Sequence[str]) -> Iterator[None]:
-    """Let LeRobot's entry points read `arguments` as if typed: what runs is what the report prints."""
-    before = sys.argv
-    sys.argv = [program, *arguments]
-    try:
-        yield
-    finally:
-        sys.argv = before
-
-
-@contextmanager
-def _data_in_memory(lerobot_train: ModuleType) -> Iterator[None]:
-    """Give LeRobot's training the same items from memory: decoding them again at every step costs half the time."""
-    load = lerobot_train.make_train_eval_datasets
-
-    def load_into_memory(config: Any) -> tuple[InMemoryDataset, Any]:
-        train, held_out = load(config)
-        return InMemoryDataset(train), held_out
-
-    lerobot_train.make_train_eval_datasets = load_into_memory  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        lerobot_train.make_train_eval_datasets = load  # type: ignore[attr-defined]
 
 
 class _BriefFilter(logging.Filter):
