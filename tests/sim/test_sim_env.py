@@ -97,6 +97,17 @@ def test_the_time_limit_truncates():
     assert env.step(env.world.joints)[3]
 
 
+def test_two_cameras_at_twenty_steps_a_second():
+    config = make_env_config("wam_tabletop", cameras=("front", "side"), fps=20, image_size=32)
+    vector = make_env(config, n_envs=1)["wam_tabletop"][0]
+    batch = preprocess_observation(vector.reset(seed=[0])[0])
+    assert set(batch) == {"observation.images.front", "observation.images.side", "observation.state"}
+    assert env_to_policy_features(config)["observation.images.side"].shape == (3, 32, 32)
+    assert vector.call("_max_episode_steps") == (100,)
+    assert vector.unwrapped.metadata["render_fps"] == 20
+    vector.close()
+
+
 def test_evaluation_controls():
     wrong = TabletopEnv(instruction="wrong")
     for seed in range(12):
@@ -164,6 +175,7 @@ def test_the_configuration_loads_no_simulator():
         "lerobot.envs.configs",
         "lerobot.utils.constants",
         "lerobot_wam.sim.arms",
+        "lerobot_wam.sim.options",
     }
 
 

@@ -57,12 +57,12 @@ def test_the_dataset_holds_the_episodes(whole: Path):
     assert set(dataset.meta.tasks.index) == {"push the red cube to the left", "touch the blue cube"}
     frames = [frame for frame in contents(whole) if frame[3] == 1]
     episode, _ = make_episode(RECIPE, 1)
-    assert len(frames) == len(episode.images)
+    assert len(frames) == len(episode.images["front"])
     assert frames[0][4] == episode.text
     assert np.array_equal(np.stack([f[2] for f in frames]), episode.actions)
     assert np.array_equal(np.stack([f[1] for f in frames]), episode.states)
     pixels = np.stack([f[0] for f in frames]).transpose(0, 2, 3, 1) * 255
-    assert np.abs(pixels - episode.images).max() < 0.51
+    assert np.abs(pixels - episode.images["front"]).max() < 0.51
     assert not whole.with_name("data.partial").exists()
 
 
@@ -161,6 +161,46 @@ def test_videos(tmp_path: Path):
     dataset = LeRobotDataset("local/x", root=root, video_backend="pyav")
     assert dataset.meta.video_keys == ["observation.images.front"]
     assert dataset[0]["observation.images.front"].shape == (3, 64, 64)
+
+
+def test_two_cameras_at_twenty_frames_a_second(tmp_path: Path):
+    recipe = Recipe(tasks="touch-red", image_size=16, cameras=("side", "front"), fps=20)
+    record(tmp_path / "data", 1, recipe, progress=False)
+    dataset = LeRobotDataset("local/x", root=tmp_path / "data")
+    assert dataset.fps == 20
+    assert dataset.meta.camera_keys == ["observation.images.side", "observation.images.front"]
+    assert not np.array_equal(dataset[0]["observation.images.side"], dataset[0]["observation.images.front"])
+
+
+def test_a_second_lasts_a_second_at_every_rate():
+    slow, fast = (make_episode(Recipe(tasks="play", image_size=16, fps=fps), 0)[0] for fps in (10, 20))
+    assert len(fast.states) == 2 * len(slow.states)
+    assert fast.states[0] == pytest.approx(slow.states[0], abs=1e-3)
+    speed = [np.abs(np.diff(episode.states, axis=0)).mean() for episode in (slow, fast)]
+    assert speed[1] == pytest.approx(speed[0] / 2, rel=0.3)
+
+
+def test_a_recording_older_than_an_option_has_its_default(whole: Path, tmp_path: Path):
+    old = json.loads((whole / recorder.RECIPE_FILE).read_text())
+    del old["fps"], old["cameras"]
+    (whole / recorder.RECIPE_FILE).write_text(json.dumps(old))
+    assert record(whole, 4, RECIPE, progress=False).recorded == 0
+    with pytest.raises(ValueError, match="recorded with fps=10, this call asks for fps=20"):
+        record(whole, 4, replace(RECIPE, fps=20), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fps": 30}, "fps is 30; the simulator runs at 10 or 20"),
+        ({"cameras": ("wrist",)}, r"cameras are \['wrist'\]; expected one or more of front, side, each once"),
+        ({"cameras": ()}, "expected one or more of front, side"),
+        ({"arm": "kuka"}, "'kuka' is unknown"),
+    ],
+)
+def test_impossible_worlds_are_refused(options: dict[str, object], message: str):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**options)  # type: ignore[arg-type]
 
 
 def test_shares_mix_task_groups_and_play() -> None:

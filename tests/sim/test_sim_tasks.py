@@ -23,13 +23,13 @@ CUBES = np.array([[0.0, -0.12, 0.025], [0.0, 0.0, 0.025], [0.0, 0.12, 0.025]])
 TIP = np.array([-0.2, 0.0, 0.15])
 
 
-def run_expert(arm: str, task: Task, seed: int) -> tuple[bool, int]:
-    world, rng = Tabletop(arm), np.random.default_rng(seed)
+def run_expert(arm: str, task: Task, seed: int, fps: int = 10) -> tuple[bool, int]:
+    world, rng = Tabletop(arm, fps), np.random.default_rng(seed)
     placement = place_cubes(rng, task)
     world.reset(placement.xy, placement.yaw)
     judge, expert = Judge(task, world.cubes, world.tip), TaskExpert(world)
     steps = 0
-    while steps < 50 * len(task.stages) and not (judge.failed or judge.success):
+    while steps < 5 * fps * len(task.stages) and not (judge.failed or judge.success):
         world.step(expert.action(judge))
         judge.update(world.cubes, world.tip)
         steps += 1
@@ -147,6 +147,12 @@ def test_the_expert_meets_strict_success(arm: str, verb: str):
         success, steps = run_expert(arm, parse_task(f"{verb}-{colour}"), seed)
         assert success
         assert steps <= 25
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_the_expert_succeeds_at_twenty_steps_a_second(arm: str):
+    for seed, task in enumerate(SINGLE_TASKS[::4]):
+        assert run_expert(arm, task, seed, fps=20)[0]
 
 
 @pytest.mark.parametrize("arm", ARMS)

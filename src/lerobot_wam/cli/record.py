@@ -24,6 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "single:12,two_stage:3,play:1 (default: single)",
     )
     parser.add_argument("--image-size", type=int, default=64, help="edge of the camera image in pixels (default: 64)")
+    parser.add_argument("--cameras", default="front", help="front, side, or front,side (default: front)")
+    parser.add_argument(
+        "--fps", type=int, default=10, help="control steps and frames per second: 10 or 20 (default: 10)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="recordings of different seeds share no scene")
     parser.add_argument("--videos", action="store_true", help="store video instead of single images")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
@@ -34,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
     from lerobot_wam.sim.episodes import Recipe
     from lerobot_wam.sim.record import record
 
-    recipe = Recipe(args.tasks, args.arm, args.image_size, args.seed)
+    cameras = tuple(args.cameras.split(","))
+    recipe = Recipe(args.tasks, args.arm, args.image_size, args.seed, cameras=cameras, fps=args.fps)
     report = record(args.root, args.episodes, recipe, use_videos=args.videos, workers=args.workers)
     print(f"{report.root}: {report.episodes} episodes, {report.recorded} of them new ({report.attempts} attempts)")
     return 0

@@ -77,9 +77,9 @@ class ArmSpec:
     mesh_colour: tuple[float, float, float] | None = None
     """One colour for the whole arm in place of the model's own."""
     max_tip_step: float = 0.045
-    """The expert's fastest tip travel per control step (m)."""
+    """The expert's fastest tip travel in 0.1 s (m)."""
     push_tip_step: float = 0.02
-    """The expert's tip travel per control step while a cube is being pushed (m)."""
+    """The expert's tip travel in 0.1 s while a cube is being pushed (m)."""
 
     @property
     def dof(self) -> int:
@@ -177,7 +177,7 @@ PANDA = ArmSpec(
         Capsule("panda0_link7", (0.0, 0.0, 0.19), (0.0, 0.0, 0.25), 0.011),
         Capsule("panda0_link7", (0.0, 0.0, 0.10), (0.0, 0.0, 0.15), 0.05),
     ),
-    stiffness=(2000.0, 2000.0, 1500.0, 1500.0, 500.0, 500.0, 200.0),
+    stiffness=(6000.0, 6000.0, 4000.0, 4000.0, 1000.0, 1000.0, 500.0),
     armature=0.1,
     base_position=(-0.60, 0.0, 0.0),
     mesh_colour=(0.93, 0.93, 0.95),
@@ -203,7 +203,7 @@ UR5E = ArmSpec(
         Capsule("wrist_3_link", (0.0, 0.10, 0.0), (0.0, 0.239, 0.0), 0.011, drawn=True),
         Capsule("wrist_3_link", (0.0, 0.05, 0.0), (0.0, 0.07, 0.0), 0.04),
     ),
-    stiffness=(2000.0, 2000.0, 2000.0, 500.0, 500.0, 500.0),
+    stiffness=(6000.0, 6000.0, 6000.0, 1500.0, 1500.0, 1500.0),
     armature=0.1,
     base_position=(-0.60, 0.0, 0.0),
     mesh_cell=0.006,

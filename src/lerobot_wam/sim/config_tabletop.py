@@ -12,6 +12,7 @@ from lerobot.envs.configs import EnvConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
 from lerobot_wam.sim.arms import get_arm
+from lerobot_wam.sim.options import CAMERAS, CONTROL_HZ, check_world
 
 
 @EnvConfig.register_subclass("wam_tabletop")
@@ -22,10 +23,11 @@ class WAMTabletopEnv(EnvConfig):
     Attributes:
         task: `single` (12 tasks), `two_stage` (96), `all`, or a comma-separated list such as
             `left-red,touch-blue` or `left-red+touch-blue` (two stages). Consecutive seeds cycle through them.
-        fps: control rate (Hz); the simulator runs at 10.
+        fps: control steps, and frames, per second: 10 or 20.
         arm: which arm: `viperx`, `so101`, `panda` or `ur5e`.
-        image_size: edge of the square front image (pixels).
-        episode_length: time limit (control steps); unset is 50, or 110 with two-stage tasks.
+        cameras: `front`, `side` or both.
+        image_size: edge of the square images (pixels).
+        episode_length: time limit (control steps); unset is 5 s, or 11 s with two-stage tasks.
         instruction: evaluation control: announce the `true` task, a `wrong` one, or `none`. Success is always judged
             on the true task.
         blank_image: evaluation control: show black images.
@@ -33,8 +35,9 @@ class WAMTabletopEnv(EnvConfig):
     """
 
     task: str | None = "single"
-    fps: int = 10
+    fps: int = CONTROL_HZ
     arm: str = "viperx"
+    cameras: tuple[str, ...] = ("front",)
     image_size: int = 64
     episode_length: int | None = None
     instruction: str = "true"
@@ -45,18 +48,18 @@ class WAMTabletopEnv(EnvConfig):
         default_factory=lambda: {
             ACTION: ACTION,
             "agent_pos": OBS_STATE,
-            "pixels/front": f"{OBS_IMAGES}.front",
+            **{f"pixels/{camera}": f"{OBS_IMAGES}.{camera}" for camera in CAMERAS},
         }
     )
 
     def __post_init__(self) -> None:
-        if self.fps != 10:
-            raise ValueError(f"fps is {self.fps}; the tabletop runs at 10, leave --env.fps unset")
+        check_world(self.arm, self.cameras, self.fps)
         dof = get_arm(self.arm).dof
+        image = PolicyFeature(type=FeatureType.VISUAL, shape=(self.image_size, self.image_size, 3))
         self.features = {
             ACTION: PolicyFeature(type=FeatureType.ACTION, shape=(dof,)),
             "agent_pos": PolicyFeature(type=FeatureType.STATE, shape=(dof,)),
-            "pixels/front": PolicyFeature(type=FeatureType.VISUAL, shape=(self.image_size, self.image_size, 3)),
+            **{f"pixels/{camera}": image for camera in self.cameras},
         }
 
     @property
@@ -70,6 +73,8 @@ class WAMTabletopEnv(EnvConfig):
             "instruction": self.instruction,
             "blank_image": self.blank_image,
             "visualization_size": self.visualization_size,
+            "cameras": self.cameras,
+            "fps": self.fps,
         }
 
     def create_envs(self, n_envs: int, use_async_envs: bool = False) -> dict[str, dict[int, gym.vector.VectorEnv]]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
 
-from lerobot_wam.sim.arms import get_arm
+from lerobot_wam.sim.options import CONTROL_HZ, check_world
 from lerobot_wam.sim.rendering import close_renderers
-from lerobot_wam.sim.tabletop import CAMERA, CONTROL_HZ, Tabletop
+from lerobot_wam.sim.tabletop import Tabletop
 from lerobot_wam.sim.tasks import Judge, Task, place_cubes, select_tasks
 
 Instruction = Literal["true", "wrong", "none"]
 EPISODE_STEPS = {1: 50, 2: 110}
-"""Default time limit by the number of stages (control steps)."""
+"""Default time limit by the number of stages (steps of 0.1 s)."""
 _EVALUATION_STREAM = 0
 _WRONG_STREAM = 1
 
@@ -28,7 +29,7 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
     """One tabletop world with a language task per episode.
 
     Observation: `{"pixels": {"front": (S, S, 3) uint8}, "agent_pos": (dof,) float32 joint positions in rad}`.
-    Action: (dof,) absolute joint targets in rad, held for 0.1 s. Reward: gain in task progress, so an episode's
+    Action: (dof,) absolute joint targets in rad, held for 1/fps s. Reward: gain in task progress, so an episode's
     return is its progress in [0, 1]. An episode terminates on success or as soon as it can no longer succeed (an
     unnamed cube moved), and truncates at the time limit. `info["is_success"]` is the strict judgement.
 
@@ -45,7 +46,7 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
         task_progress: strict progress of the present episode in [0, 1].
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
 
     def __init__(
         self,
@@ -56,6 +57,8 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
         instruction: Instruction = "true",
         blank_image: bool = False,
         visualization_size: int = 256,
+        cameras: Sequence[str] = ("front",),
+        fps: int = CONTROL_HZ,
         render_mode: str = "rgb_array",
     ) -> None:
         """Build the environment.
@@ -63,11 +66,13 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
         Args:
             task: see `lerobot_wam.sim.tasks.select_tasks`.
             arm: a key of `lerobot_wam.sim.arms.ARMS`.
-            image_size: edge of the observed image (pixels).
-            episode_length: time limit (control steps); None is 50, or 110 if the selection has two-stage tasks.
+            image_size: edge of the observed images (pixels).
+            episode_length: time limit (control steps); None is 5 s, or 11 s if the selection has two-stage tasks.
             instruction: what is announced: the `true` task, a `wrong` one or `none`.
             blank_image: show black images.
             visualization_size: edge of the images that `render` returns (pixels).
+            cameras: keys of `lerobot_wam.sim.options.CAMERAS`.
+            fps: control steps per second.
             render_mode: only `rgb_array`.
 
         Raises:
@@ -82,19 +87,23 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
             raise ValueError(f"image_size is {image_size}, visualization_size {visualization_size}; expected >= 8")
         if episode_length is not None and episode_length < 1:
             raise ValueError(f"episode_length is {episode_length}; expected 1 or more, or none")
+        check_world(arm, cameras, fps)
+        self.metadata = {**self.metadata, "render_fps": fps}
         self.tasks = select_tasks(task)
-        self.arm = get_arm(arm)
+        self.world = Tabletop(arm, fps)
+        self.arm, self.cameras = self.world.arm, tuple(cameras)
         self.image_size, self.visualization_size = image_size, visualization_size
         self.instruction, self.blank_image = instruction, blank_image
         self.render_mode = render_mode
-        self._max_episode_steps = episode_length or EPISODE_STEPS[max(len(t.stages) for t in self.tasks)]
+        time_limit = EPISODE_STEPS[max(len(t.stages) for t in self.tasks)]
+        self._max_episode_steps = episode_length or int(time_limit * self.world.pace)
+        image = gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         self.observation_space = gym.spaces.Dict(
             {
-                "pixels": gym.spaces.Dict({CAMERA: gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)}),
+                "pixels": gym.spaces.Dict(dict.fromkeys(self.cameras, image)),
                 "agent_pos": gym.spaces.Box(-np.inf, np.inf, (self.arm.dof,), np.float32),
             }
         )
-        self.world = Tabletop(arm)
         low, high = self.world.scene.joint_low, self.world.scene.joint_high
         self.action_space = gym.spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
         self._begin(0)
@@ -159,9 +168,10 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
         return pool[np.random.default_rng([_WRONG_STREAM, seed]).integers(len(pool))].instruction
 
     def _observe(self) -> dict[str, Any]:
-        shape = (self.image_size, self.image_size, 3)
-        image = np.zeros(shape, np.uint8) if self.blank_image else self.world.image(self.image_size)
-        return {"pixels": {CAMERA: image}, "agent_pos": self.world.joints.astype(np.float32)}
+        images = {camera: self.world.image(self.image_size, camera) for camera in self.cameras}
+        if self.blank_image:
+            images = {camera: np.zeros_like(image) for camera, image in images.items()}
+        return {"pixels": images, "agent_pos": self.world.joints.astype(np.float32)}
 
     def _info(self) -> dict[str, Any]:
         return {

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lerobot_wam.sim.arms import get_arm
 from lerobot_wam.sim.experts import PUSH_HEIGHT, TRAVEL_HEIGHT, InverseKinematics, PlayExpert, TaskExpert
+from lerobot_wam.sim.options import CONTROL_HZ, check_world
 from lerobot_wam.sim.tabletop import Tabletop
 from lerobot_wam.sim.tasks import WORK_AREA, Judge, Task, place_cubes, select_tasks
 
@@ -24,7 +24,7 @@ _CLUMSY_NOISE = 0.05  # rad
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that an episode depends on besides its index."""
+    """Everything that an episode depends on besides its index. Steps are of 0.1 s, whatever `fps` is."""
 
     tasks: str = "single"
     """What `select_tasks` takes, or `play`, or several of these with shares, such as `single:12,two_stage:3,play:1`.
@@ -48,12 +48,16 @@ class Recipe:
     hold_steps: int = 4
     """Steps recorded after that, the arm at rest."""
     play_steps: tuple[int, int] = (16, 24)
-    """Shortest and longest play episode (control steps)."""
+    """Shortest and longest play episode."""
     play_text: str = PLAY
     """The `task` of play episodes."""
+    cameras: tuple[str, ...] = ("front",)
+    """Keys of `CAMERAS`."""
+    fps: int = CONTROL_HZ
+    """Control steps, and frames, per second (a key of `SUBSTEPS`)."""
 
     def __post_init__(self) -> None:
-        get_arm(self.arm)
+        check_world(self.arm, self.cameras, self.fps)
         if self.image_size < 16:
             raise ValueError(f"image_size is {self.image_size} pixels; expected 16 or more")
         if self.noise < 0:
@@ -81,14 +85,14 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as JSON types."""
-        return {**asdict(self), "play_steps": list(self.play_steps)}
+        return {**asdict(self), "play_steps": list(self.play_steps), "cameras": list(self.cameras)}
 
 
 class Episode(NamedTuple):
     """One recorded episode of T steps."""
 
-    images: np.ndarray
-    """(T, S, S, 3) uint8: the view before each action."""
+    images: dict[str, np.ndarray]
+    """Each camera's view before each action, (T, S, S, 3) uint8."""
     states: np.ndarray
     """(T, dof) float32: joint positions before each action (rad)."""
     actions: np.ndarray
@@ -100,14 +104,16 @@ class Episode(NamedTuple):
         """Write to `path` (`.npz`); it appears by an atomic rename."""
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         with part.open("wb") as file:
-            np.savez(file, images=self.images, states=self.states, actions=self.actions, text=self.text)
+            images: dict[str, Any] = {f"images.{camera}": frames for camera, frames in self.images.items()}
+            np.savez(file, states=self.states, actions=self.actions, text=self.text, **images)
         os.replace(part, path)
 
     @classmethod
     def load(cls, path: Path) -> Episode:
         """Read what `save` wrote."""
         with np.load(path) as arrays:
-            return cls(arrays["images"], arrays["states"], arrays["actions"], str(arrays["text"]))
+            images = {key.removeprefix("images."): arrays[key] for key in arrays if key.startswith("images.")}
+            return cls(images, arrays["states"], arrays["actions"], str(arrays["text"]))
 
 
 class _Tape:
@@ -115,22 +121,21 @@ class _Tape:
 
     def __init__(self, world: Tabletop, recipe: Recipe, rng: np.random.Generator) -> None:
         self.world, self.recipe, self.rng = world, recipe, rng
-        self.images: list[np.ndarray] = []
+        self.images: dict[str, list[np.ndarray]] = {camera: [] for camera in recipe.cameras}
         self.states: list[np.ndarray] = []
         self.actions: list[np.ndarray] = []
 
     def step(self, action: np.ndarray, noise: float) -> None:
-        self.images.append(self.world.image(self.recipe.image_size))
+        for camera, frames in self.images.items():
+            frames.append(self.world.image(self.recipe.image_size, camera))
         self.states.append(self.world.joints)
         scene = self.world.scene
         self.actions.append(np.clip(action, scene.joint_low, scene.joint_high))
         self.world.step(action + self.rng.normal(0.0, 1.0, len(action)) * noise)
 
     def finish(self, text: str) -> Episode:
-        to_float = np.float32
-        return Episode(
-            np.stack(self.images), np.stack(self.states, dtype=to_float), np.stack(self.actions, dtype=to_float), text
-        )
+        images = {camera: np.stack(frames) for camera, frames in self.images.items()}
+        return Episode(images, np.stack(self.states, dtype=np.float32), np.stack(self.actions, dtype=np.float32), text)
 
 
 def _scatter(world: Tabletop, rng: np.random.Generator) -> None:
@@ -156,7 +161,7 @@ def _scatter(world: Tabletop, rng: np.random.Generator) -> None:
 def _stumble(world: Tabletop, task: Task, rng: np.random.Generator) -> None:
     """Attempt `task` for a moment with a trembling hand."""
     judge, expert = Judge(task, world.cubes, world.tip), TaskExpert(world)
-    for _ in range(rng.integers(*_CLUMSY_STEPS, endpoint=True)):
+    for _ in range(int(rng.integers(*_CLUMSY_STEPS, endpoint=True) * world.pace)):
         action = expert.action(judge)
         world.step(action + rng.normal(0.0, _CLUMSY_NOISE, len(action)))
 
@@ -172,18 +177,18 @@ def _try_task(world: Tabletop, recipe: Recipe, task: Task, rng: np.random.Genera
         _stumble(world, task, rng)
     judge = Judge(task, world.cubes, world.tip)
     expert, tape = TaskExpert(world), _Tape(world, recipe, rng)
-    for _ in range(50 * len(task.stages)):
+    for _ in range(int(50 * len(task.stages) * world.pace)):
         tape.step(expert.action(judge), recipe.noise)
         judge.update(world.cubes, world.tip)
         if judge.failed or judge.success:
             break
     if not judge.success:
         return None
-    for _ in range(recipe.follow_through):
+    for _ in range(int(recipe.follow_through * world.pace)):
         tape.step(expert.action(judge), recipe.noise)
         judge.update(world.cubes, world.tip)
     rest = world.joints
-    for _ in range(recipe.hold_steps):
+    for _ in range(int(recipe.hold_steps * world.pace)):
         tape.step(rest, 0.0)
         judge.update(world.cubes, world.tip)
     return tape.finish(task.instruction) if judge.success else None
@@ -194,7 +199,7 @@ def _play(world: Tabletop, recipe: Recipe, rng: np.random.Generator) -> Episode:
     placement = place_cubes(rng)
     world.reset(placement.xy, placement.yaw)
     expert, tape = PlayExpert(world, rng), _Tape(world, recipe, rng)
-    for _ in range(rng.integers(recipe.play_steps[0], recipe.play_steps[1] + 1)):
+    for _ in range(int(rng.integers(*recipe.play_steps, endpoint=True) * world.pace)):
         tape.step(expert.action(), recipe.noise)
     return tape.finish(recipe.play_text)
 
@@ -205,7 +210,7 @@ def make_episode(recipe: Recipe, index: int, world: Tabletop | None = None) -> t
     Args:
         recipe: what to record.
         index: which episode, from 0.
-        world: a world of the recipe's arm to run in; made if absent.
+        world: a world of the recipe's arm and rate to run in; made if absent.
 
     Returns:
         the episode and the number of attempts it took (only strict successes are kept).
@@ -213,7 +218,7 @@ def make_episode(recipe: Recipe, index: int, world: Tabletop | None = None) -> t
     Raises:
         RuntimeError: the expert missed 50 times in a row.
     """
-    world = world or Tabletop(recipe.arm)
+    world = world or Tabletop(recipe.arm, recipe.fps)
     shares = recipe.shares()
     round_number, place = divmod(index, len(shares))
     kind = shares[place]

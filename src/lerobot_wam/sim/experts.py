@@ -23,6 +23,8 @@ _LOW, _BESIDE = 0.05, 0.055
 """A tip below the first height and nearer to the cube than the second, but not behind it, must rise first (m)."""
 _LEAN = 0.5
 """How far a push may lean from the named direction (per component of its unit vector)."""
+_PATIENCE = 10
+"""Control steps at `CONTROL_HZ` after which play gives up on a point."""
 _IK_STEPS = 8
 _DAMPING = 0.02
 _POSTURE = 0.02
@@ -99,7 +101,7 @@ class TaskExpert:
         Args:
             judge: the referee of this episode, up to date with the world.
         """
-        world, arm = self.world, self.world.arm
+        world = self.world
         tip, cubes = world.tip, world.cubes
         if judge.stage_index != self._stage_index and judge.stage is not None:
             self._phase = "approach" if self._stage_index < 0 else "retreat"
@@ -108,7 +110,7 @@ class TaskExpert:
         if self._phase == "retreat" and tip[2] > TRAVEL_HEIGHT - 0.02:
             self._phase = "approach"
         if self._phase == "retreat":
-            goal, step = np.array([tip[0], tip[1], TRAVEL_HEIGHT + 0.02]), arm.max_tip_step
+            goal, step = np.array([tip[0], tip[1], TRAVEL_HEIGHT + 0.02]), world.max_tip_step
         elif stage.verb == "touch":
             goal, step = self._touch(tip, cubes[stage.cube])
         else:
@@ -117,11 +119,11 @@ class TaskExpert:
 
     def _touch(self, tip: np.ndarray, cube: np.ndarray) -> tuple[np.ndarray, float]:
         goal = np.array([cube[0], cube[1], cube[2] + CUBE_HALF + 0.006])
-        step = self.world.arm.max_tip_step if tip[2] > cube[2] + 3 * CUBE_HALF else self.world.arm.push_tip_step
+        step = self.world.max_tip_step if tip[2] > cube[2] + 3 * CUBE_HALF else self.world.push_tip_step
         return _funnel(tip, goal), step
 
     def _push(self, stage: Stage, tip: np.ndarray, cubes: np.ndarray, anchor: np.ndarray) -> tuple[np.ndarray, float]:
-        arm = self.world.arm
+        world = self.world
         cube = cubes[stage.cube][:2]
         direction = DIRECTIONS[stage.verb]
         # Push toward a point a little past success, which also brings a strayed cube back onto its line.
@@ -136,16 +138,16 @@ class TaskExpert:
             self._phase = "lift"
         if self._phase == "lift":
             if tip[2] < TRAVEL_HEIGHT - 0.02:
-                return np.array([tip[0], tip[1], TRAVEL_HEIGHT + 0.02]), arm.max_tip_step
+                return np.array([tip[0], tip[1], TRAVEL_HEIGHT + 0.02]), world.max_tip_step
             self._phase = "approach"
         behind = cube - direction * (CUBE_HALF + _STANDOFF)
         start = np.array([*behind, PUSH_HEIGHT])
         if self._phase == "approach":
             if np.linalg.norm((tip - start)[:2]) > 0.015 or tip[2] > PUSH_HEIGHT + 0.02:
-                return _funnel(tip, start), arm.max_tip_step
+                return _funnel(tip, start), world.max_tip_step
             self._phase = "push"
-        goal = cube + direction * (offset @ direction + 1.5 * arm.push_tip_step)
-        return np.array([*goal, PUSH_HEIGHT]), arm.push_tip_step
+        goal = cube + direction * (offset @ direction + 1.5 * world.push_tip_step)
+        return np.array([*goal, PUSH_HEIGHT]), world.push_tip_step
 
 
 class PlayExpert:
@@ -156,22 +158,22 @@ class PlayExpert:
         self.rng = rng
         self._kinematics = InverseKinematics(world.scene)
         self._waypoints: list[tuple[np.ndarray, bool]] = []
-        self._patience = 0
+        self._patience = 0.0
 
     def action(self) -> np.ndarray:
         """Return the joint targets for the next control step, (dof,) float64, in radians."""
-        arm, tip = self.world.arm, self.world.tip
+        world, tip = self.world, self.world.tip
         if self._waypoints and (np.linalg.norm(tip - self._waypoints[0][0]) < 0.02 or self._patience <= 0):
             self._waypoints.pop(0)
-            self._patience = 10
+            self._patience = _PATIENCE * world.pace
         if not self._waypoints:
             self._waypoints = self._draw(tip)
-            self._patience = 10
+            self._patience = _PATIENCE * world.pace
         self._patience -= 1
         goal, straight = self._waypoints[0]
         aim = goal if straight else _funnel(tip, goal)
-        step = arm.push_tip_step if straight else arm.max_tip_step
-        return self._kinematics.solve(self.world.joints, _toward(tip, aim, step))
+        step = world.push_tip_step if straight else world.max_tip_step
+        return self._kinematics.solve(world.joints, _toward(tip, aim, step))
 
     def _draw(self, tip: np.ndarray) -> list[tuple[np.ndarray, bool]]:
         """Return the next waypoints: a push at a cube (4 of 5 times) or a point above the table."""

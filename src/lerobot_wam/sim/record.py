@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from lerobot_wam.quiet import quiet_writing
 from lerobot_wam.sim.arms import get_arm
 from lerobot_wam.sim.episodes import Episode, Recipe, make_episode
-from lerobot_wam.sim.tabletop import CAMERA, CONTROL_HZ, Tabletop
+from lerobot_wam.sim.tabletop import Tabletop
 
 RECIPE_FILE = Path("meta") / "wam_sim.json"
 """Where a recorded dataset keeps its recipe."""
@@ -46,15 +45,13 @@ def dataset_features(recipe: Recipe, use_videos: bool) -> dict[str, dict[str, An
     """Return the LeRobotDataset features of a recording."""
     arm, size = get_arm(recipe.arm), recipe.image_size
     joints = {"dtype": "float32", "shape": (arm.dof,), "names": [f"{name}.pos" for name in arm.joint_names]}
-    return {
-        f"observation.images.{CAMERA}": {
-            "dtype": "video" if use_videos else "image",
-            "shape": (size, size, 3),
-            "names": ["height", "width", "channels"],
-        },
-        "observation.state": joints,
-        "action": dict(joints),
+    image = {
+        "dtype": "video" if use_videos else "image",
+        "shape": (size, size, 3),
+        "names": ["height", "width", "channels"],
     }
+    cameras = {f"observation.images.{camera}": dict(image) for camera in recipe.cameras}
+    return {**cameras, "observation.state": joints, "action": dict(joints)}
 
 
 def record(
@@ -67,7 +64,7 @@ def record(
     workers: int = 1,
     progress: bool = True,
 ) -> RecordReport:
-    """Record `episodes` episodes into a LeRobotDataset (v3, 10 fps) at `root`, continuing what is there.
+    """Record `episodes` episodes into a LeRobotDataset (v3) at `root`, continuing what is there.
 
     Args:
         root: the dataset's folder; `<root>.partial` is used beside it until all is written.
@@ -121,11 +118,12 @@ def _check_recipe(path: Path, recipe: Recipe, use_videos: bool) -> None:
     if not path.is_file():
         path.write_text(json.dumps(wanted, indent=1) + "\n")
         return
-    found = json.loads(path.read_text())
+    # A recording older than an option was made with its default.
+    found = {**Recipe().to_json(), **json.loads(path.read_text())}
     for key, value in wanted.items():
-        if found.get(key) != value:
+        if found[key] != value:
             raise ValueError(
-                f"{path.parent} was recorded with {key}={found.get(key)!r}, this call asks for {key}={value!r}; "
+                f"{path.parent} was recorded with {key}={found[key]!r}, this call asks for {key}={value!r}; "
                 "use the same options or another folder"
             )
 
@@ -140,14 +138,15 @@ def _episodes_present(root: Path, recipe: Recipe, use_videos: bool) -> int:
     return int(json.loads((root / "meta" / "info.json").read_text())["total_episodes"])
 
 
-_worker_world: dict[str, Tabletop] = {}
+_worker_world: dict[tuple[str, int], Tabletop] = {}
 
 
 def _simulate_one(recipe: Recipe, index: int, path: Path) -> int:
     """Simulate one episode into `path`; return the attempts."""
-    if recipe.arm not in _worker_world:
-        _worker_world[recipe.arm] = Tabletop(recipe.arm)
-    episode, attempts = make_episode(recipe, index, _worker_world[recipe.arm])
+    kind = (recipe.arm, recipe.fps)
+    if kind not in _worker_world:
+        _worker_world[kind] = Tabletop(*kind)
+    episode, attempts = make_episode(recipe, index, _worker_world[kind])
     episode.save(path)
     return attempts
 
@@ -162,24 +161,6 @@ def _simulate(recipe: Recipe, missing: list[int], journal: Path, workers: int) -
         jobs = [pool.submit(_simulate_one, recipe, i, _episode_file(journal, i)) for i in missing]
         for job in as_completed(jobs):
             yield job.result()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the video encoders and the datasets library's per-episode progress bars."""
-    import av
-    import datasets
-
-    os.environ.setdefault("SVT_LOG", "1")
-    level, shown = av.logging.get_level(), datasets.utils.logging.is_progress_bar_enabled()
-    av.logging.set_level(av.logging.ERROR)
-    datasets.utils.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        av.logging.set_level(level)
-        if shown:
-            datasets.utils.logging.enable_progress_bar()
 
 
 def _assemble(
@@ -203,24 +184,18 @@ def _assemble(
     else:
         dataset = LeRobotDataset.create(
             repo_id,
-            fps=CONTROL_HZ,
+            fps=recipe.fps,
             features=dataset_features(recipe, use_videos),
             root=draft,
             robot_type=get_arm(recipe.arm).robot_type,
             use_videos=use_videos,
         )
-    with _quiet():
+    with quiet_writing():
         for index in indices:
             episode = Episode.load(_episode_file(journal, index))
-            for image, state, action in zip(episode.images, episode.states, episode.actions, strict=True):
-                dataset.add_frame(
-                    {
-                        f"observation.images.{CAMERA}": image,
-                        "observation.state": state,
-                        "action": action,
-                        "task": episode.text,
-                    }
-                )
+            for step, (state, action) in enumerate(zip(episode.states, episode.actions, strict=True)):
+                images = {f"observation.images.{camera}": frames[step] for camera, frames in episode.images.items()}
+                dataset.add_frame({**images, "observation.state": state, "action": action, "task": episode.text})
             dataset.save_episode()
         dataset.finalize()
     _check_recipe(draft / RECIPE_FILE, recipe, use_videos)

@@ -1,7 +1,7 @@
-"""The simulated world: a table, three coloured cubes, one arm under joint-position control, one camera.
+"""The simulated world: a table, three coloured cubes, one arm under joint-position control, two cameras.
 
 Frame: the origin is the middle of the work area on the table's top; +x points away from the arm, +y to its left,
-+z up. The camera stands in front of the arm and looks back at it from above. Tasks are worded for the one who sees its
++z up. The front camera stands before the arm and looks back at it from above. Tasks are worded for the one who sees its
 image: left is the image's left (−y), right its right (+y), away is up in the image, toward the arm (−x).
 """
 
@@ -16,16 +16,13 @@ import numpy as np
 
 from lerobot_wam.sim.arms import ArmSpec, get_arm
 from lerobot_wam.sim.meshes import thinned_mesh
+from lerobot_wam.sim.options import CAMERAS, CONTROL_HZ, SUBSTEPS
 from lerobot_wam.sim.rendering import render
 
 COLOURS: tuple[str, ...] = ("red", "green", "blue")
 CUBE_RGBA = {"red": (0.86, 0.10, 0.10, 1), "green": (0.10, 0.68, 0.18, 1), "blue": (0.10, 0.25, 0.88, 1)}
 CUBE_HALF = 0.025
 """Half the edge of a cube (m)."""
-CONTROL_HZ = 10
-SUBSTEPS = 25
-TIMESTEP = 1.0 / CONTROL_HZ / SUBSTEPS
-CAMERA = "front"
 _TABLE_HALF = (0.75, 0.75, 0.02)
 _SETTLE_STEPS = 5
 _DRAWN_GROUP, _COLLISION_GROUP, _HIDDEN_GROUP = 2, 3, 4
@@ -100,7 +97,7 @@ def _load_arm(arm: ArmSpec) -> mujoco.MjSpec:
 
 
 def _add_scene(spec: mujoco.MjSpec) -> None:
-    """Add table, lights, camera and cubes."""
+    """Add table, lights, cameras and cubes."""
     world = spec.worldbody
     spec.visual.headlight.ambient = (0.35, 0.35, 0.35)
     spec.visual.headlight.diffuse = (0.25, 0.25, 0.25)
@@ -131,13 +128,14 @@ def _add_scene(spec: mujoco.MjSpec) -> None:
             conaffinity=3,
         )
     elevation, distance = np.deg2rad(52), 0.80
-    forward = np.array([-np.cos(elevation), 0, -np.sin(elevation)])
-    world.add_camera(
-        name=CAMERA,
-        pos=np.array([-0.05, 0, 0]) - distance * forward,
-        xyaxes=[0, 1, 0, -np.sin(elevation), 0, np.cos(elevation)],
-        fovy=40,
-    )
+    for name, (x, y) in CAMERAS.items():
+        forward = np.array([-x * np.cos(elevation), -y * np.cos(elevation), -np.sin(elevation)])
+        world.add_camera(
+            name=name,
+            pos=np.array([-0.05, 0, 0]) - distance * forward,
+            xyaxes=[-y, x, 0, -x * np.sin(elevation), -y * np.sin(elevation), np.cos(elevation)],
+            fovy=40,
+        )
 
 
 @dataclass(frozen=True)
@@ -145,6 +143,8 @@ class Scene:
     """A compiled world of one arm and the indices into it. Immutable; shared by all worlds of a process."""
 
     arm: ArmSpec
+    fps: int
+    """Control steps per second."""
     model: mujoco.MjModel
     joint_qpos: np.ndarray
     """Index of each commanded joint in `qpos`, (dof,)."""
@@ -163,8 +163,8 @@ class Scene:
 
 
 @functools.cache
-def load_scene(arm_name: str) -> Scene:
-    """Compile the world of one arm; later calls in the process return the same object.
+def load_scene(arm_name: str, fps: int = CONTROL_HZ) -> Scene:
+    """Compile the world of one arm at one control rate; later calls in the process return the same object.
 
     Raises:
         ValueError: the arm is unknown.
@@ -172,7 +172,7 @@ def load_scene(arm_name: str) -> Scene:
     """
     arm = get_arm(arm_name)
     spec = mujoco.MjSpec()
-    spec.option.timestep = TIMESTEP
+    spec.option.timestep = 1 / fps / SUBSTEPS[fps]
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.iterations = 20
     spec.option.ls_iterations = 10
@@ -191,6 +191,7 @@ def load_scene(arm_name: str) -> Scene:
     joint_ids = [model.joint(joint).id for joint in arm.joints]
     return Scene(
         arm=arm,
+        fps=fps,
         model=model,
         joint_qpos=model.jnt_qposadr[joint_ids],
         joint_dof=model.jnt_dofadr[joint_ids],
@@ -206,11 +207,11 @@ def load_scene(arm_name: str) -> Scene:
 class Tabletop:
     """One running world: state of its own, compiled model and renderer shared with its siblings.
 
-    Actions are absolute joint targets in radians, one every 0.1 s.
+    Actions are absolute joint targets in radians, `fps` of them a second.
     """
 
-    def __init__(self, arm: str = "viperx") -> None:
-        self.scene = load_scene(arm)
+    def __init__(self, arm: str = "viperx", fps: int = CONTROL_HZ) -> None:
+        self.scene = load_scene(arm, fps)
         self.arm = self.scene.arm
         self.data = mujoco.MjData(self.scene.model)
 
@@ -228,12 +229,12 @@ class Tabletop:
         """Put the arm at `joints` (dof,), in radians, at rest; whatever it touches there is pushed away."""
         self.data.qpos[self.scene.joint_qpos] = self.data.ctrl[:] = joints
         self.data.qvel[:] = 0
-        mujoco.mj_step(self.scene.model, self.data, nstep=SUBSTEPS)
+        mujoco.mj_step(self.scene.model, self.data, nstep=SUBSTEPS[self.scene.fps])
 
     def step(self, target: np.ndarray) -> None:
         """Hold the joint targets `target` (dof,), in radians, for one control step; they are clipped to the limits."""
         self.data.ctrl[:] = np.clip(target, self.scene.joint_low, self.scene.joint_high)
-        mujoco.mj_step(self.scene.model, self.data, nstep=SUBSTEPS)
+        mujoco.mj_step(self.scene.model, self.data, nstep=SUBSTEPS[self.scene.fps])
 
     @property
     def joints(self) -> np.ndarray:
@@ -250,6 +251,21 @@ class Tabletop:
         """Tool tip, (3,) float64, in metres."""
         return self.data.site_xpos[self.scene.tip_site].copy()
 
-    def image(self, size: int) -> np.ndarray:
-        """Return the front camera's view, (size, size, 3) uint8."""
-        return render(self.scene.model, self.data, CAMERA, size)
+    @property
+    def pace(self) -> float:
+        """Control steps that last as long as one at `CONTROL_HZ`."""
+        return self.scene.fps / CONTROL_HZ
+
+    @property
+    def max_tip_step(self) -> float:
+        """The expert's fastest tip travel per control step (m)."""
+        return self.arm.max_tip_step / self.pace
+
+    @property
+    def push_tip_step(self) -> float:
+        """The expert's tip travel per control step while a cube is being pushed (m)."""
+        return self.arm.push_tip_step / self.pace
+
+    def image(self, size: int, camera: str = "front") -> np.ndarray:
+        """Return one camera's view, (size, size, 3) uint8."""
+        return render(self.scene.model, self.data, camera, size)
