@@ -36,11 +36,12 @@ def grow_checkpoint(source: Path, out: Path, stored: dict[str, Any], name: str, 
 
     Raises:
         FileNotFoundError: The source holds no weights.
-        ValueError: The new robot does not fit, see `check_growth`.
+        ValueError: It does not fit, see `check_growth` and `check_robot`.
     """
     config = PreTrainedConfig.from_pretrained(source)
-    check_growth(source, config, stored, name, like)
+    check_growth(source, config, like)
     assert isinstance(config, WAMConfig)
+    check_robot(config, stored, name)
     like = like or nearest_robot(config.embodiments, stored)
     new, row = len(config.embodiments), list(config.embodiments).index(like)
     config.embodiments = {**config.embodiments, name: stored}
@@ -70,25 +71,31 @@ def grow_checkpoint(source: Path, out: Path, stored: dict[str, Any], name: str, 
     return like
 
 
-def check_growth(source: Path, config: PreTrainedConfig, stored: dict[str, Any], name: str, like: str | None) -> None:
-    """Refuse a robot that a checkpoint cannot take.
+def check_growth(source: Path, config: PreTrainedConfig, like: str | None = None) -> None:
+    """Refuse a checkpoint that cannot take another robot.
 
     Raises:
-        ValueError: The checkpoint is no whole policy of ours, the name is taken, the robot to begin with is unknown,
-            or the new one has more dimensions than the network.
+        ValueError: It is no whole policy of ours, or the robot to begin with is unknown.
     """
     if not isinstance(config, WAMConfig):
         raise ValueError(f"{source} holds a policy of type {config.type!r}: only 'wam' policies take another robot")
     if (source / "adapter_config.json").is_file():
         raise ValueError(f"{source} holds adapters without their base: merge them, or give the policy folder of adapt")
-    known = config.embodiments
-    if name in known:
+    if like is not None and like not in config.embodiments:
+        raise ValueError(f"no embodiment {like!r} to begin with: the checkpoint knows {', '.join(config.embodiments)}")
+
+
+def check_robot(config: WAMConfig, stored: dict[str, Any], name: str) -> None:
+    """Refuse a robot that a checkpoint has already, or that its network is too narrow for.
+
+    Raises:
+        ValueError: With the way out.
+    """
+    if name in config.embodiments:
         raise ValueError(
-            f"embodiment {name!r} is in the checkpoint already: train it further with lerobot-train --policy.path, "
+            f"embodiment {name!r} is in the checkpoint already: train it further with lerobot-wam train --policy.path, "
             "or give the new robot a YAML file with another name (--embodiment=FILE.yaml)"
         )
-    if like is not None and like not in known:
-        raise ValueError(f"no embodiment {like!r} to begin with: the checkpoint knows {', '.join(known)}")
     spec, _ = load_stored_embodiment(name, stored)
     for kind, found, width in (
         ("action", len(spec.action), config.action_dim),
