@@ -24,6 +24,7 @@ from lerobot.configs.train import TrainPipelineConfig
 import lerobot_wam.plugin  # noqa: F401
 from lerobot_wam.cli import main as command_line
 from lerobot_wam.configuration_wam import WAMConfig
+from lerobot_wam.data.recipe import load_recipe
 from lerobot_wam.embodiments.prompts import load_prompts
 from lerobot_wam.embodiments.schema import load_yaml
 from lerobot_wam.embodiments.spec import EmbodimentSpec, load_embodiment
@@ -107,9 +108,11 @@ def check_name(config: type, name: str) -> None:
 
 
 @pytest.mark.parametrize("words", commands_of("lerobot-wam"))
-def test_lerobot_wam_parses(words: list[str]):
+def test_lerobot_wam_parses(words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     modules = {verb: importlib.import_module(module) for verb, module in command_line.verbs().items()}
-    command_line._parser(modules).parse_args(words)
+    args, passed_on = command_line._parser(modules).parse_known_args(words)
+    assert not passed_on or args.passes_on
+    check_flags("lerobot-train", passed_on, monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize("program", PIPELINES)
@@ -123,6 +126,10 @@ def test_the_documents_show_it(program: str):
     [pytest.param(p, *found.values, id=found.id) for p in PIPELINES for found in commands_of(p)],
 )
 def test_lerobot_takes_every_flag(program: str, words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    check_flags(program, words, monkeypatch, tmp_path)
+
+
+def check_flags(program: str, words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Names exist, and LeRobot's own parser reads the values; what depends on a checkpoint stays unread."""
     flags = dict(flag(word) for word in words)
     for name in flags.keys() - {"config_path"}:
@@ -197,7 +204,11 @@ def test_links_lead_somewhere(path: Path):
         assert not anchor or anchor in anchors(file), target
 
 
-def test_the_yaml_of_the_documents_is_an_embodiment_and_a_prompt_file(tmp_path: Path):
+def test_the_yaml_of_the_documents_is_what_it_says(tmp_path: Path):
+    mixture = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert mixture is not None
+    (tmp_path / "mix.yaml").write_text(mixture[1])
+    assert len(load_recipe(tmp_path / "mix.yaml").datasets) == 3
     text = (ROOT / "docs/embodiments.md").read_text(encoding="utf-8")
     embodiment, prompts = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
     EmbodimentSpec.from_dict(load_yaml(embodiment, "docs"), where="docs").check_chunk()
