@@ -1,10 +1,10 @@
 """Hold a policy's configuration against a dataset or a robot that it is meant for."""
 
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from lerobot_wam.configuration_wam import WAMConfig
+from lerobot_wam.drivers import driver_features
 from lerobot_wam.embodiments.datasets import ACTION, STATE, check_dataset, derive_embodiment
 from lerobot_wam.embodiments.resolve import load_stored_embodiment
 from lerobot_wam.embodiments.spec import EmbodimentSpec
@@ -47,24 +47,7 @@ def fit_robot(config: WAMConfig, kind: str) -> tuple[list[str], list[str]]:
     Raises:
         ValueError: LeRobot knows no such type, or cannot make it here.
     """
-    from lerobot.robots import RobotConfig, make_robot_from_config
-    from lerobot.scripts import lerobot_record  # noqa: F401 (registers LeRobot's robot types)
-    from lerobot.utils.feature_utils import hw_to_dataset_features
-    from lerobot.utils.import_utils import register_third_party_plugins
-
-    register_third_party_plugins()
-    known = RobotConfig.get_known_choices()
-    if kind not in known:
-        raise ValueError(f"LeRobot knows no robot type {kind!r}: choose one of {', '.join(sorted(known))}")
-    required = [f.name for f in fields(known[kind]) if f.default is f.default_factory is MISSING]
-    try:
-        robot = make_robot_from_config(known[kind](**dict.fromkeys(required, "none")))
-    except (ImportError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"robot type {kind!r} cannot be made here without its settings ({error}): use --dataset"
-        ) from error
-    seen = {key: feature for key, feature in robot.observation_features.items() if not isinstance(feature, tuple)}
-    features = hw_to_dataset_features(seen, "observation") | hw_to_dataset_features(robot.action_features, ACTION)
+    features = {key: feature for key, feature in driver_features(kind).items() if key in (STATE, ACTION)}
     spec = _robot_of(config)
     cameras = [] if spec is None else [camera.key for camera in spec.cameras]
     # A robot type has no cameras and no rate of its own: the user gives it both.
