@@ -14,6 +14,7 @@ SOURCE = ROOT / "src/lerobot_wam"
 # A room is a folder or a file of the package. It may import its own files and rooms on lower floors.
 FLOORS = {
     "quiet": 0,
+    "terminal": 0,
     "model": 1,
     "codecs": 1,
     "embodiments": 1,
@@ -28,6 +29,7 @@ FLOORS = {
     "adoption": 3,
     "diffusion": 3,
     "frozen": 3,
+    "launching": 3,
     "batches": 4,
     "processor_wam": 4,
     "runtime": 4,

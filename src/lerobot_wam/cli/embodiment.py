@@ -1,6 +1,15 @@
-"""Describe a robot for the policy.
+"""Describe robots for the policy: cameras, numbers with their units and limits, timing and prompt, in one YAML file.
 
-example:
+An EMBODIMENT is a built-in name, one of LeRobot's robot types that a built-in one answers to, or the path of your file.
+
+examples:
+  lerobot-wam embodiment list
+  lerobot-wam embodiment show so101
+  lerobot-wam embodiment new --dataset.repo_id=me/so101_tasks --out=my_arm.yaml
+  lerobot-wam embodiment new --robot.type=so101_follower --out=my_arm.yaml \\
+      --robot.cameras='{top: {type: opencv, index_or_path: 0, width: 640, height: 480, fps: 30}}'
+  lerobot-wam embodiment check my_arm.yaml --dataset.repo_id=me/so101_tasks --robot.type=so101_follower
+  lerobot-wam embodiment check so101 --policy.path=outputs/train/checkpoints/last/pretrained_model
   lerobot-wam embodiment from-gear --dataset.root=droid_v3 --modality=droid_old/meta/modality.json --tag=oxe_droid \\
       --out=droid.yaml --dataset.out=droid_wam
 """
@@ -8,12 +17,51 @@ example:
 import argparse
 from pathlib import Path
 
-HELP = "describe a robot: embodiment files from other metadata"
+HELP = "describe robots: built-in ones, drafts from a dataset or a driver, checks"
+MISFIT = 2
+ROBOT_FPS = 30
+"""`lerobot-record`'s own rate where none is given."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the sub-verbs, one a source or purpose."""
+    """Add the sub-verbs."""
     verbs = parser.add_subparsers(metavar="WHAT", required=True)
+    listing = verbs.add_parser("list", help="the built-in ones", description="List the built-in embodiments.")
+    listing.set_defaults(act=_list)
+
+    show = verbs.add_parser(
+        "show", help="one embodiment in full", description="Show an embodiment.", allow_abbrev=False
+    )
+    show.add_argument("embodiment", metavar="EMBODIMENT", help="built-in name, robot type or path of a YAML file")
+    show.add_argument("--yaml", action="store_true", help="as a file to start from")
+    show.set_defaults(act=_show)
+
+    new = verbs.add_parser(
+        "new",
+        help="draft one from a dataset or from LeRobot's driver of a robot",
+        description="Write a complete embodiment from what a dataset or LeRobot's driver of a robot declares. Look it "
+        "over: neither knows units, limits and which actions are relative, unless the robot is a built-in one. A "
+        "driver is built, not connected; it takes the --robot flags of lerobot-record.",
+        allow_abbrev=False,
+    )
+    _add_sources(new)
+    new.add_argument("--fps", type=float, help=f"of a robot: control steps per second ({ROBOT_FPS})")
+    new.add_argument("--name", help="of the embodiment (the built-in robot's, else the robot type)")
+    new.add_argument("--out", type=Path, metavar="FILE.yaml", help="the file to write (printed)")
+    new.set_defaults(act=_new, passes_on=True)
+
+    check = verbs.add_parser(
+        "check",
+        help="hold one against a dataset, a driver and a checkpoint",
+        description="Say all that does not fit, and the way out. Ends with 2 if something does not fit. Of a "
+        "checkpoint only config.json is read; a driver is built, not connected.",
+        allow_abbrev=False,
+    )
+    check.add_argument("embodiment", metavar="EMBODIMENT", help="built-in name, robot type or path of a YAML file")
+    _add_sources(check)
+    check.add_argument("--policy.path", dest="policy", metavar="PATH|HUB_ID", help="the checkpoint to act or adapt")
+    check.set_defaults(act=_check, passes_on=True)
+
     gear = verbs.add_parser(
         "from-gear",
         help="a GEAR dataset (LeRobot v2 + modality.json), after LeRobot's conversion to v3",
@@ -36,9 +84,94 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     gear.set_defaults(act=_from_gear)
 
 
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset.repo_id", dest="repo_id", metavar="ID", help="LeRobotDataset, as for lerobot-train")
+    parser.add_argument("--dataset.root", dest="root", type=Path, metavar="DIR", help="its folder")
+    parser.add_argument("--robot.type", dest="robot", metavar="TYPE", help="LeRobot's robot type, with its flags")
+
+
 def run(args: argparse.Namespace) -> int:
     """Do what the sub-verb says."""
     return args.act(args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from lerobot_wam.embodiments.spec import builtin_names, load_embodiment
+    from lerobot_wam.embodiments.text import overview
+
+    print(overview([load_embodiment(name) for name in builtin_names()]))
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from lerobot_wam.embodiments.spec import load_embodiment
+    from lerobot_wam.embodiments.text import as_text
+
+    spec = load_embodiment(args.embodiment)
+    print(spec.to_yaml().rstrip() if args.yaml else as_text(spec))
+    return 0
+
+
+def _new(args: argparse.Namespace) -> int:
+    from lerobot_wam.doctor.embodiment import dataset_metadata, draft
+    from lerobot_wam.drivers import driver_features
+    from lerobot_wam.embodiments.datasets import cameras_of
+    from lerobot_wam.embodiments.spec import load_embodiment
+    from lerobot_wam.embodiments.text import as_text
+
+    if (args.robot is None) == (args.repo_id is None and args.root is None):
+        raise ValueError("name what to draft from: either --dataset.repo_id or --dataset.root, or --robot.type")
+    if args.out is not None and args.out.exists():
+        raise FileExistsError(f"{args.out} exists already: name another file with --out, or remove it")
+    if args.robot is None:
+        meta = dataset_metadata(args.repo_id, args.root)
+        spec = draft(meta.features, meta.fps, meta.robot_type, args.name)
+        source = f"the dataset {args.repo_id or args.root}"
+    else:
+        features = driver_features(args.robot, args.passed_on)
+        if not cameras_of(features):
+            raise ValueError(
+                f"robot type {args.robot!r} was given no camera, and the policy needs one: add --robot.cameras=... as "
+                "for lerobot-record"
+            )
+        spec = draft(features, args.fps or ROBOT_FPS, args.robot, args.name)
+        source = f"LeRobot's driver {args.robot}"
+    text = f"# Drafted from {source}. Look over units, limits, grippers and what is relative.\n{spec.to_yaml()}"
+    if args.out is None:
+        print(text.rstrip())
+        return 0
+    args.out.write_text(text, encoding="utf-8")
+    load_embodiment(args.out)
+    print(as_text(spec))
+    print(f"\nwrote {args.out}: look it over, then train with --policy.embodiment={args.out}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from lerobot_wam.doctor.embodiment import against_dataset, against_driver, against_policy, dataset_metadata
+    from lerobot_wam.drivers import driver_features
+    from lerobot_wam.embodiments.spec import load_embodiment
+    from lerobot_wam.terminal import wrapped
+
+    spec = load_embodiment(args.embodiment)
+    found = {}
+    if args.repo_id is not None or args.root is not None:
+        name = f"dataset {args.repo_id or args.root}"
+        found[name] = against_dataset(spec, dataset_metadata(args.repo_id, args.root))
+    if args.robot is not None:
+        found[f"robot {args.robot}"] = against_driver(spec, driver_features(args.robot, args.passed_on), args.robot)
+    if args.policy is not None:
+        found[f"checkpoint {args.policy}"] = against_policy(spec, args.policy)
+    if not found:
+        raise ValueError(
+            "name what to hold it against: --dataset.repo_id, --dataset.root, --robot.type or --policy.path"
+        )
+    for what, (problems, notes) in found.items():
+        print(f"{what}: {'does not fit' if problems else 'fits'}")
+        for mark, texts in (("misfit", problems), ("note", notes)):
+            for text in texts:
+                print(wrapped(f"  {mark}: {text}"))
+    return MISFIT if any(problems for problems, _ in found.values()) else 0
 
 
 def _from_gear(args: argparse.Namespace) -> int:

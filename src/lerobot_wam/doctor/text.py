@@ -1,12 +1,11 @@
 """The findings as aligned text for a terminal."""
 
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lerobot_wam.doctor.checkup import Checkup
+from lerobot_wam.terminal import table, wrapped
 
-WIDTH = 110
 _MODES = {
     "act": "act",
     "full": "train everything, in float32",
@@ -101,18 +100,3 @@ def _memory(facts: dict[str, Any]) -> list[str]:
 
 def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
-
-
-def wrapped(text: str) -> str:
-    """A paragraph in lines of at most `WIDTH` characters, indented after the first."""
-    return textwrap.fill(text, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-
-
-def table(rows: Iterable[Sequence[str]], align: str) -> list[str]:
-    """Rows of cells as lines, every column as wide as it must be; `align` has a < or > for each."""
-    rows = list(rows)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(align))]
-    return [
-        "  " + "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)).rstrip()
-        for row in rows
-    ]
