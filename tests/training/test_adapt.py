@@ -64,7 +64,7 @@ def run(checkpoint: Path, play: MixtureEntry, tmp_path: Path, monkeypatch: pytes
     def adapted(**options: Any) -> Any:
         AcceleratorState._reset_state(reset_partial_state=True)
         sizes = {"steps": 4, "batch_size": 4, "eval_every": 2, "windows": 12, "eval_split": 0.3, "flags": FLAGS}
-        return adapt(AdaptPlan(str(checkpoint), play, tmp_path / "out", **(sizes | options)))
+        return adapt(AdaptPlan(checkpoint, play, tmp_path / "out", **(sizes | options)))
 
     return adapted
 
@@ -155,9 +155,10 @@ def test_an_interrupted_adaptation_goes_on_to_the_same_numbers(
             raise KeyboardInterrupt
         add(watch, evaluation)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(adaptation._Watch, "add", killed)
+    monkeypatch.setattr(adaptation._Watch, "add", killed)
+    with pytest.raises(KeyboardInterrupt):
         run(steps=6)
+    monkeypatch.setattr(adaptation._Watch, "add", add)
     torch.manual_seed(99)
     assert run(steps=6) == straight
     old, new = (weights(tmp_path / name / "policy") for name in ("straight", "out"))
@@ -166,7 +167,7 @@ def test_an_interrupted_adaptation_goes_on_to_the_same_numbers(
 
 
 def test_the_split_is_random_by_seed_and_leaves_both_sides_something(play: MixtureEntry, tmp_path: Path):
-    plan = AdaptPlan("x", play, tmp_path, eval_split=0.4)
+    plan = AdaptPlan(Path("x"), play, tmp_path, eval_split=0.4)
     train, held_out = split_episodes(plan)
     assert (len(train), len(held_out)) == (3, 2)
     assert split_episodes(plan) == (train, held_out)
@@ -174,7 +175,8 @@ def test_the_split_is_random_by_seed_and_leaves_both_sides_something(play: Mixtu
     assert [len(side) for side in split_episodes(replace(plan, eval_split=0.01))] == [4, 1]
     assert [len(side) for side in split_episodes(replace(plan, eval_split=0.99))] == [1, 4]
     some = replace(play, episodes="1,3,4")
-    assert sorted(sum(split_episodes(replace(plan, data=some)), [])) == [1, 3, 4]
+    train, held_out = split_episodes(replace(plan, data=some))
+    assert sorted(train + held_out) == [1, 3, 4]
 
 
 def test_earlier_data_is_found_or_its_absence_said(old_data: MixtureRecipe, tmp_path: Path):
@@ -210,7 +212,7 @@ def test_bad_input_is_said_before_anything_is_written(
 ):
     of_entry = {key: value for key, value in options.items() if key in ("episodes", "embodiment", "root")}
     if of_entry:
-        plan = AdaptPlan(str(checkpoint), replace(play, **of_entry), tmp_path / "out")
+        plan = AdaptPlan(checkpoint, replace(play, **of_entry), tmp_path / "out")
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             adapt(plan)
     else:
@@ -220,13 +222,13 @@ def test_bad_input_is_said_before_anything_is_written(
 
 
 def test_a_robot_that_is_known_is_refused(checkpoint: Path, old_data: MixtureRecipe, tmp_path: Path):
-    plan = AdaptPlan(str(checkpoint), old_data.datasets[1], tmp_path / "out")
+    plan = AdaptPlan(checkpoint, old_data.datasets[1], tmp_path / "out")
     with pytest.raises(ValueError, match="embodiment 'mobile' is in the checkpoint already"):
         adapt(plan)
 
 
 def test_a_folder_belongs_to_one_adaptation(play: MixtureEntry, tmp_path: Path):
-    plan = AdaptPlan("x", play, tmp_path / "out", lr=1e-3)
+    plan = AdaptPlan(Path("x"), play, tmp_path / "out", lr=1e-3)
     adaptation._claim(plan)
     adaptation._claim(replace(plan, steps=9, patience=9, device="cuda"))  # going on with these is fine
     with pytest.raises(ValueError, match=r"another lr \(0.001, not 0.1\): delete it, or choose another --out"):

@@ -1,19 +1,22 @@
 """What a dream starts from and is compared with: a recorded stretch of an episode, or a single picture."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from lerobot.datasets import LeRobotDataset, LeRobotDatasetMetadata
-from lerobot.utils.constants import ACTION, OBS_STATE
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from lerobot_wam.data.batch import ACTION, ACTION_IS_PAD, STATE, WINDOW, WINDOW_IS_PAD
+from lerobot_wam.data.recipe import MixtureEntry
+from lerobot_wam.data.source import Source, WindowShape
 from lerobot_wam.data.views import tile_views
 from lerobot_wam.embodiments.datasets import check_dataset
 from lerobot_wam.embodiments.resolve import load_stored_embodiment
+from lerobot_wam.embodiments.spec import EmbodimentSpec
 from lerobot_wam.modeling_wam import WAMPolicy
 
 
@@ -73,7 +76,7 @@ def open_episodes(
         _check_index("episode", episode, meta.total_episodes, "the dataset")
     steps = chunks * config.chunk_steps
     frames = [step / meta.fps for step in range(0, steps + 1, config.video_stride)]
-    deltas = {key: frames for key in (*(c.key for c in spec.cameras), OBS_STATE) if key in meta.features}
+    deltas = {key: frames for key in (*(c.key for c in spec.cameras), STATE) if key in meta.features}
     if ACTION in meta.features:
         deltas[ACTION] = [step / meta.fps for step in range(steps)]
     return LeRobotDataset(
@@ -113,7 +116,7 @@ def read_clip(
     real = ~item[f"{spec.cameras[0].key}_is_pad"]
     views = {camera.key: item[camera.key][None] for camera in spec.cameras}
     pixels = tile_views(views, spec, policy.config.image_size, policy.config.head_resize)[0]
-    states = item[OBS_STATE].float() if OBS_STATE in item else torch.zeros(len(real), 0)
+    states = item[STATE].float() if STATE in item else torch.zeros(len(real), 0)
     actions = item[ACTION][~item[f"{ACTION}_is_pad"]].float() if ACTION in item else torch.zeros(0, len(spec.action))
     source = f"{dataset.repo_id}, episode {episode}, frame {frame}"
     return Clip(pixels[real] * 2 - 1, states[real], actions, task, source)
@@ -150,6 +153,28 @@ def picture_clip(policy: WAMPolicy, image: str | Path, task: str, state: Sequenc
             f"the state has {len(values)} numbers, expected {len(names)} ({', '.join(names)}): fix --state"
         )
     return Clip(pixels[None], values[None], torch.zeros(0, len(spec.action)), task, Path(image).name)
+
+
+def window_clips(entry: MixtureEntry, spec: EmbodimentSpec, shape: WindowShape, count: int) -> list[Clip]:
+    """Read stretches spread evenly over a recording, at the policy's rates whatever the recording's are.
+
+    Args:
+        entry: The recording and its episodes.
+        spec: The robot, at the rate that it has in the policy.
+        shape: The policy's windows; `max_chunks` is the length of a clip.
+        count: How many clips; fewer where the recording has fewer steps.
+    """
+    source = Source(entry, 0, spec, 0, replace(shape, drop_n_last_frames=shape.chunk_steps))
+    clips = []
+    for number in np.linspace(0, source.starts - 1, min(count, source.starts)).round().astype(int).tolist():
+        item = source.window(source.start(number))
+        frames = item[WINDOW][~item[WINDOW_IS_PAD]] / 127.5 - 1
+        states = item[STATE][:, : len(spec.state)].repeat_interleave(spec.frames_per_chunk, dim=0)
+        actions = item[ACTION][~item[ACTION_IS_PAD]][:, : len(spec.action)]
+        # A state is known for each chunk's start, and that is where one is read.
+        states = torch.cat([states, states[-1:]])[: len(frames)]
+        clips.append(Clip(frames, states, actions, item["task"], f"{entry.repo_id}, frame {int(item['index'])}"))
+    return clips
 
 
 def _middle_state(policy: WAMPolicy) -> Tensor:

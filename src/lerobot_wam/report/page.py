@@ -115,6 +115,27 @@ class SuccessTable:
 
 
 @dataclass(frozen=True)
+class NumberTable:
+    """Numbers compared, and charts of them.
+
+    Attributes:
+        title: Heading.
+        text: What the numbers are.
+        columns: Column names.
+        rows: Row name to one text a column; the last row is the sum of it all.
+        charts: SVG charts, above the table.
+        note: Said below the table.
+    """
+
+    title: str
+    text: str
+    columns: Sequence[str]
+    rows: Mapping[str, Sequence[str]]
+    charts: Sequence[str] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class DreamPanel:
     """An imagined film beside the real one.
 
@@ -190,6 +211,7 @@ class ReportData:
         notice: Framed remark at the top, such as "quick run, no claim of success".
         headlines: The numbers to remember.
         success: Tables of success rates.
+        tables: Other numbers.
         dreams: Imagined beside real.
         losses: Training curves.
         timings: Stages; the bars compare them, so put only stages of one run here.
@@ -205,6 +227,7 @@ class ReportData:
     notice: str = ""
     headlines: Sequence[Headline] = ()
     success: Sequence[SuccessTable] = ()
+    tables: Sequence[NumberTable] = ()
     dreams: Sequence[DreamPanel] = ()
     losses: Sequence[LossCurve] = ()
     timings: Sequence[Timing] = ()

@@ -16,6 +16,7 @@ kept. The folder of an adaptation holds:
 import dataclasses
 import json
 import logging
+import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,7 +61,7 @@ class AdaptPlan:
     """What an adaptation is to do.
 
     Attributes:
-        checkpoint: Folder of the policy, or its id on the Hub.
+        checkpoint: Folder of the policy, see `local_checkpoint`.
         data: The new robot's recording.
         folder: Where everything goes.
         mode: What is trained: all weights ("full"), low-rank adapters and the robot's own weights ("lora"), or only
@@ -81,7 +82,7 @@ class AdaptPlan:
         flags: Further flags of `lerobot-train`.
     """
 
-    checkpoint: str
+    checkpoint: Path
     data: MixtureEntry
     folder: Path
     mode: Mode = "full"
@@ -180,9 +181,7 @@ def adapt(plan: AdaptPlan) -> Adaptation:
         ValueError: The robot, the data or the folder does not fit; before anything is trained.
         FileNotFoundError: The checkpoint or a dataset is missing.
     """
-    source, start = Path(plan.checkpoint), plan.folder / "start"
-    if not source.is_dir():
-        source = Path(snapshot_download(plan.checkpoint))
+    source, start = plan.checkpoint, plan.folder / "start"
     config = PreTrainedConfig.from_pretrained(source)
     check_growth(source, config, plan.like)
     assert isinstance(config, WAMConfig)
@@ -228,6 +227,22 @@ def adapt(plan: AdaptPlan) -> Adaptation:
     _finish(plan, config, found.meta.features, result.best > 0)
     (plan.folder / "adaptation.json").write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
     return result
+
+
+def local_checkpoint(path: str) -> Path:
+    """Return the folder of a checkpoint, downloaded if it is an id on the Hub.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    folder = Path(path)
+    if not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+        return Path(snapshot_download(path))
+    if not (folder / "config.json").is_file():
+        inside = folder / "checkpoints" / "last" / "pretrained_model"
+        hint = f"did you mean {inside}?" if inside.is_dir() else "expected a folder with config.json"
+        raise FileNotFoundError(f"no checkpoint at {folder}: {hint}; check --policy.path")
+    return folder
 
 
 def split_episodes(plan: AdaptPlan) -> tuple[list[int], list[int]]:
@@ -284,11 +299,12 @@ def _listed(episodes: list[int]) -> str:
 
 
 def _with_earlier(new: MixtureEntry, cotrain: MixtureRecipe | None) -> MixtureRecipe:
-    """The new data and, with the same weight in all, earlier data."""
+    """The new data and, with the same weight in all, earlier data. Cached latents would be those of all episodes."""
+    new = replace(new, latents="none")
     if cotrain is None:
         return MixtureRecipe((new,))
     total = sum(entry.weight for entry in cotrain.datasets)
-    earlier = [replace(entry, weight=new.weight * entry.weight / total) for entry in cotrain.datasets]
+    earlier = [replace(entry, weight=new.weight * entry.weight / total, latents="none") for entry in cotrain.datasets]
     if new.name in [entry.name for entry in earlier]:  # two recordings that lie in folders called "play", say
         new = replace(new, name=new.repo_id)
     return MixtureRecipe((new, *earlier))
@@ -302,7 +318,7 @@ def _claim(plan: AdaptPlan) -> None:
     """
     free = ("folder", "device", "steps", "patience")  # may change when one goes on
     asked = {key: value for key, value in dataclasses.asdict(plan).items() if key not in free}
-    asked = json.loads(json.dumps(asked))
+    asked = json.loads(json.dumps(asked, default=str))
     file = plan.folder / "plan.json"
     if file.is_file():
         before = json.loads(file.read_text())
