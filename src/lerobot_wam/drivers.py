@@ -1,7 +1,7 @@
 """What LeRobot's robot drivers declare about themselves. A driver is built, never connected."""
 
 from collections.abc import Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from tempfile import TemporaryDirectory
 from typing import Any, get_type_hints
 
@@ -12,8 +12,21 @@ from lerobot_wam.embodiments.datasets import ACTION, Features
 PREFIX = "--robot."
 
 
-def driver_features(kind: str, settings: Sequence[str] = ()) -> Features:
-    """Return the features of a dataset that `lerobot-record` would write with a robot.
+@dataclass(frozen=True)
+class Driver:
+    """What `lerobot-record` would write into a dataset's metadata.
+
+    Attributes:
+        robot_type: The driver's name, which need not be the type that it is called by: `so_follower` for both arms.
+        features: The dataset's features.
+    """
+
+    robot_type: str
+    features: Features
+
+
+def describe_driver(kind: str, settings: Sequence[str] = ()) -> Driver:
+    """Build a robot's driver and return what it declares.
 
     Args:
         kind: LeRobot's robot type, such as `so101_follower`; plugins' robots included.
@@ -41,10 +54,13 @@ def driver_features(kind: str, settings: Sequence[str] = ()) -> Features:
         except (DecodingError, ImportError, TypeError, AttributeError, ValueError) as error:
             reason = str(error.__cause__ or error).partition("\n")[0]
             raise ValueError(f"robot type {kind!r} cannot be built here: {reason}") from error
-        return {
-            **hw_to_dataset_features(robot.observation_features, "observation"),
-            **hw_to_dataset_features(robot.action_features, ACTION),
-        }
+        return Driver(
+            robot.name,
+            {
+                **hw_to_dataset_features(robot.observation_features, "observation"),
+                **hw_to_dataset_features(robot.action_features, ACTION),
+            },
+        )
 
 
 def _assignment(word: str) -> tuple[str, Any]:

@@ -155,7 +155,7 @@ def test_a_check_against_a_driver(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "run it with --robot.cameras named front, wrist" in text
     code, text = embodiment(capsys, "check", "koch", "--robot.type=so101_follower", CAMERAS)
     assert code == 2
-    assert "needs the camera observation.images.laptop, observation.images.phone; the driver so101_follower" in text
+    assert "needs the camera observation.images.laptop, observation.images.phone; the driver so_follower" in text
 
 
 def test_a_check_against_a_checkpoint(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -12,7 +12,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.motors import Motor, MotorNormMode
 from tiny_policies import SIZE, build_policy, make_batch, observe, tiny_config
 
-from lerobot_wam.drivers import driver_features
+from lerobot_wam.drivers import describe_driver
 from lerobot_wam.embodiments.datasets import ACTION, STATE, check_dataset
 from lerobot_wam.embodiments.spec import Dimension, EmbodimentSpec, builtin_names, load_embodiment
 
@@ -115,7 +115,9 @@ def test_lerobot_s_driver_declares_the_same_numbers(
     kind: str, settings: tuple[str, ...], motor_buses: dict[str, Motor]
 ):
     spec = load_embodiment(kind)
-    check_dataset(spec, driver_features(kind, settings) | {c.key: {"dtype": "video"} for c in spec.cameras}, spec.fps)
+    driver = describe_driver(kind, settings)
+    assert driver.robot_type in spec.robot_types, "what lerobot-record writes"
+    check_dataset(spec, {**driver.features, **{c.key: {"dtype": "video"} for c in spec.cameras}}, spec.fps)
     units = {dimension.name: dimension.unit for dimension in spec.action}
     for motor, declared in motor_buses.items():
         if f"{motor}.pos" in units:
@@ -123,5 +125,5 @@ def test_lerobot_s_driver_declares_the_same_numbers(
 
 
 def test_lekiwi_has_the_cameras_of_its_driver(motor_buses: dict[str, Motor]):
-    declared = driver_features("lekiwi")
+    declared = describe_driver("lekiwi").features
     assert all(camera.key in declared for camera in load_embodiment("lekiwi").cameras)

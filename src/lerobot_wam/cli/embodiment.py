@@ -114,7 +114,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _new(args: argparse.Namespace) -> int:
     from lerobot_wam.doctor.embodiment import dataset_metadata, draft
-    from lerobot_wam.drivers import driver_features
+    from lerobot_wam.drivers import describe_driver
     from lerobot_wam.embodiments.datasets import cameras_of
     from lerobot_wam.embodiments.spec import load_embodiment
     from lerobot_wam.embodiments.text import as_text
@@ -128,13 +128,13 @@ def _new(args: argparse.Namespace) -> int:
         spec = draft(meta.features, meta.fps, meta.robot_type, args.name)
         source = f"the dataset {args.repo_id or args.root}"
     else:
-        features = driver_features(args.robot, args.passed_on)
-        if not cameras_of(features):
+        driver = describe_driver(args.robot, args.passed_on)
+        if not cameras_of(driver.features):
             raise ValueError(
                 f"robot type {args.robot!r} was given no camera, and the policy needs one: add --robot.cameras=... as "
                 "for lerobot-record"
             )
-        spec = draft(features, args.fps or ROBOT_FPS, args.robot, args.name)
+        spec = draft(driver.features, args.fps or ROBOT_FPS, driver.robot_type, args.name)
         source = f"LeRobot's driver {args.robot}"
     text = f"# Drafted from {source}. Look over units, limits, grippers and what is relative.\n{spec.to_yaml()}"
     if args.out is None:
@@ -149,7 +149,7 @@ def _new(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from lerobot_wam.doctor.embodiment import against_dataset, against_driver, against_policy, dataset_metadata
-    from lerobot_wam.drivers import driver_features
+    from lerobot_wam.drivers import describe_driver
     from lerobot_wam.embodiments.spec import load_embodiment
     from lerobot_wam.terminal import wrapped
 
@@ -159,7 +159,7 @@ def _check(args: argparse.Namespace) -> int:
         name = f"dataset {args.repo_id or args.root}"
         found[name] = against_dataset(spec, dataset_metadata(args.repo_id, args.root))
     if args.robot is not None:
-        found[f"robot {args.robot}"] = against_driver(spec, driver_features(args.robot, args.passed_on), args.robot)
+        found[f"robot {args.robot}"] = against_driver(spec, describe_driver(args.robot, args.passed_on))
     if args.policy is not None:
         found[f"checkpoint {args.policy}"] = against_policy(spec, args.policy)
     if not found:

@@ -12,6 +12,7 @@ from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.data.recipe import MixtureEntry
 from lerobot_wam.data.source import open_metadata
 from lerobot_wam.data.timing import retimed, window_timing
+from lerobot_wam.drivers import Driver
 from lerobot_wam.embodiments.datasets import Features, cameras_of, misfits
 from lerobot_wam.embodiments.resolve import check_numbers, find_embodiment, load_stored_embodiment
 from lerobot_wam.embodiments.spec import EmbodimentSpec
@@ -84,14 +85,14 @@ def against_dataset(spec: EmbodimentSpec, meta: LeRobotDatasetMetadata) -> Findi
     return problems, notes
 
 
-def against_driver(spec: EmbodimentSpec, features: Features, robot_type: str) -> Findings:
+def against_driver(spec: EmbodimentSpec, driver: Driver) -> Findings:
     """Compare with what a robot's driver declares."""
-    notes = _other_type(spec, robot_type)
+    notes, features = _other_type(spec, driver.robot_type), driver.features
     if not cameras_of(features):
         features = {**features, **{camera.key: {"dtype": "video"} for camera in spec.cameras}}
         notes.append(f"run it with --robot.cameras named {', '.join(short_name(camera) for camera in spec.cameras)}")
     notes.append(f"run it at {spec.fps:g} steps/s")
-    return list(misfits(spec, features, spec.fps, f"the driver {robot_type}")), notes
+    return list(misfits(spec, features, spec.fps, f"the driver {driver.robot_type}")), notes
 
 
 def against_policy(spec: EmbodimentSpec, path: str) -> Findings:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lerobot_wam.configuration_wam import WAMConfig
-from lerobot_wam.drivers import driver_features
+from lerobot_wam.drivers import describe_driver
 from lerobot_wam.embodiments.datasets import ACTION, STATE, check_dataset, derive_embodiment
 from lerobot_wam.embodiments.resolve import load_stored_embodiment
 from lerobot_wam.embodiments.spec import EmbodimentSpec
@@ -47,7 +47,7 @@ def fit_robot(config: WAMConfig, kind: str) -> tuple[list[str], list[str]]:
     Raises:
         ValueError: LeRobot knows no such type, or cannot make it here.
     """
-    features = {key: feature for key, feature in driver_features(kind).items() if key in (STATE, ACTION)}
+    features = {key: feature for key, feature in describe_driver(kind).features.items() if key in (STATE, ACTION)}
     spec = _robot_of(config)
     cameras = [] if spec is None else [camera.key for camera in spec.cameras]
     # A robot type has no cameras and no rate of its own: the user gives it both.
