@@ -1,0 +1,219 @@
+"""Does a pre-trained policy carry over to an arm that it has never seen?
+
+Takes a checkpoint that was trained on several simulated arms and a few minutes of play of another one. Two policies
+learn from the same play and stop by the same rule:
+
+- adapted: `lerobot-wam adapt`, its robot's weights begin as those of the nearest arm; earlier data in equal parts.
+- heads from scratch: the same network, frozen; the robot's own weights begin at random and are all that is trained.
+
+Measured: open-loop action error of each on held-out play, beside holding still and copying the last motion; success of
+each on the new arm's instructed tasks; and the checkpoint's success on the arms that it knew, before and after, on the
+same scenes. Every stage is kept in --folder, and what is there is not done again.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+import lerobot_wam.plugin  # noqa: F401  (registers the policy and the environment)
+from benchmarks.common import command_line, write_result
+from lerobot_wam.configuration_wam import WAMConfig
+from lerobot_wam.data.recipe import MixtureEntry, load_recipe
+from lerobot_wam.model.world_action_model import WorldActionModel
+from lerobot_wam.modeling_wam import WAMPolicy
+from lerobot_wam.report.statistics import wilson_interval
+from lerobot_wam.training.adapt import Adaptation, AdaptPlan, adapt, stored_cotraining
+from lerobot_wam.training.growth import grow_checkpoint
+from lerobot_wam.training.loop import swapped
+from lerobot_wam.weights import PER_ROBOT
+
+SCRATCH = "scratch"
+
+
+def with_random_robot(checkpoint: Path, out: Path, seed: int) -> Path:
+    """Write a copy of a checkpoint that also knows a robot whose weights were never trained, to begin with."""
+    if not (out / "config.json").is_file():
+        config = WAMConfig.from_pretrained(checkpoint)
+        assert isinstance(config, WAMConfig)
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=out.parent) as grown:
+            grow_checkpoint(checkpoint, Path(grown), next(iter(config.embodiments.values())), SCRATCH)
+            policy = WAMPolicy.from_pretrained(grown)
+            torch.manual_seed(seed)
+            fresh = WorldActionModel(policy.config.model_config).state_dict()
+            with torch.no_grad():
+                for name, parameter in policy.named_parameters():
+                    if any(part in name for part in PER_ROBOT):
+                        parameter[policy.category] = fresh[name.partition("model.")[2]][policy.category]
+            for processor in Path(grown).glob("policy_p*"):
+                shutil.copy(processor, out)
+            policy.save_pretrained(out)
+    return out
+
+
+def evaluate(policy: Path, arm: str, episodes: int, seed: int, folder: Path) -> list[bool]:
+    """Run `lerobot-eval` on an arm's instructed tasks; the success of each episode, the i-th of scene seed + i."""
+    result = folder / "eval_info.json"
+    if not result.is_file():
+        from lerobot.scripts.lerobot_eval import eval_main
+
+        flags = [
+            f"--policy.path={policy}",
+            f"--policy.embodiment=wam_sim_{arm}",
+            "--env.type=wam_tabletop",
+            f"--env.arm={arm}",
+            f"--eval.n_episodes={episodes}",
+            f"--eval.batch_size={min(48, episodes)}",
+            f"--seed={seed}",
+            f"--output_dir={folder}",
+        ]
+        with swapped(sys, argv=["lerobot-eval", *flags]):
+            eval_main()
+    return [bool(success) for success in json.loads(result.read_text())["per_task"][0]["metrics"]["successes"]]
+
+
+def rate(successes: Sequence[bool]) -> dict[str, Any]:
+    """Success with its Wilson interval."""
+    return {
+        "successes": sum(successes),
+        "n_episodes": len(successes),
+        "success_rate": sum(successes) / len(successes),
+        "success_wilson_95": wilson_interval(sum(successes), len(successes)),
+    }
+
+
+def compared(before: Sequence[bool], after: Sequence[bool]) -> dict[str, Any]:
+    """Success on the same scenes before and after, and the change with its 95 % interval (normal, paired)."""
+    changes = [int(b) - int(a) for a, b in zip(before, after, strict=True)]
+    mean, half = statistics.fmean(changes), 1.96 * statistics.stdev(changes) / math.sqrt(len(changes))
+    return {
+        "before": rate(before),
+        "after": rate(after),
+        "pairs": len(changes),
+        "lost": changes.count(-1),
+        "gained": changes.count(1),
+        "change": mean,
+        "change_95": (mean - half, mean + half),
+    }
+
+
+def errors(result: Adaptation) -> dict[str, Any]:
+    """The action errors of an adaptation, and how far the policy's is below the better yardstick's."""
+    kinds = {
+        "before": result.before,
+        "after": result.after,
+        "hold_still": result.hold_still,
+        "copy_last_motion": result.copy_last_motion,
+    }
+    yardstick = min(result.hold_still.overall, result.copy_last_motion.overall)
+    return {
+        "joints": result.joints,
+        "units": result.units,
+        "action_error": {name: kind.errors for name, kind in kinds.items()},
+        "action_error_share_of_range": {name: kind.overall for name, kind in kinds.items()},
+        "below_better_yardstick": 1 - result.after.overall / yardstick,
+        "like": result.like,
+        "best_step": result.best,
+        "last_step": result.history[-1].step,
+        "windows": result.windows,
+        "episodes": len(result.episodes),
+        "held_out_episodes": len(result.held_out),
+    }
+
+
+def measure(plan: AdaptPlan, arm: str, seen_arms: Sequence[str], episodes: int, eval_seed: int) -> dict[str, Any]:
+    """All stages, in the plan's folder."""
+    folder = plan.folder
+    adapted = replace(plan, folder=folder / "adapted")
+    blank = with_random_robot(plan.checkpoint, folder / "with_random_robot", plan.seed)
+    scratch = replace(plan, checkpoint=blank, folder=folder / "scratch", mode="heads", like=SCRATCH, cotrain=None)
+    metrics: dict[str, Any] = {"arm": arm, "mode": plan.mode, "earlier_data": plan.cotrain is not None}
+    for name, what in (("adapted", adapted), ("heads_from_scratch", scratch)):
+        found = errors(adapt(what))
+        evaluation = folder / "evaluation" / f"{name}_{arm}"
+        metrics[name] = found | rate(evaluate(what.folder / "policy", arm, episodes, eval_seed, evaluation))
+    metrics["seen_arms"], all_before, all_after = {}, [], []
+    for seen in seen_arms:
+        share = math.ceil(episodes / len(seen_arms))
+        before, after = (
+            evaluate(policy, seen, share, eval_seed, folder / "evaluation" / f"{name}_{seen}")
+            for name, policy in (("before", plan.checkpoint), ("after", adapted.folder / "policy"))
+        )
+        metrics["seen_arms"][seen] = compared(before, after)
+        all_before += before
+        all_after += after
+    return metrics | {"all_seen_arms": compared(all_before, all_after)}
+
+
+def show(metrics: Mapping[str, Any]) -> None:
+    """Print what matters."""
+    for name in ("adapted", "heads_from_scratch"):
+        found = metrics[name]
+        low, high = found["success_wilson_95"]
+        print(
+            f"{name}: action error {100 * found['below_better_yardstick']:.0f} % below the better yardstick after "
+            f"{found['best_step']} steps, success {found['successes']}/{found['n_episodes']} "
+            f"({100 * low:.0f}-{100 * high:.0f} %)"
+        )
+    change = metrics["all_seen_arms"]
+    low, high = change["change_95"]
+    print(
+        f"seen arms: {change['before']['successes']} -> {change['after']['successes']} of {change['pairs']}, "
+        f"{100 * change['change']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="policy trained on the seen arms")
+    parser.add_argument("--play", type=Path, required=True, help="folder of the new arm's recorded play")
+    parser.add_argument("--arm", required=True, help="the new arm")
+    parser.add_argument("--seen-arms", required=True, help="the others, such as viperx,so101,panda")
+    parser.add_argument("--cotrain", help="mixture of earlier data (default: what the checkpoint was trained on)")
+    parser.add_argument("--folder", type=Path, default=Path("outputs/adaptation"), help="default: outputs/adaptation")
+    parser.add_argument("--mode", choices=("full", "lora", "heads"), default="full", help="default: full")
+    parser.add_argument("--lr", type=float, help="of the network (default: the checkpoint's)")
+    parser.add_argument("--heads-lr", type=float, help="of the robots' own weights (default: --lr)")
+    parser.add_argument("--steps", type=int, default=1000, help="at most (default: 1000)")
+    parser.add_argument("--eval-every", type=int, default=100, help="default: 100")
+    parser.add_argument("--patience", type=int, default=4, help="default: 4")
+    parser.add_argument("--batch-size", type=int, default=32, help="default: 32")
+    parser.add_argument("--windows", type=int, default=200, help="held-out windows per evaluation (default: 200)")
+    parser.add_argument("--episodes", type=int, default=240, help="of each success rate (default: 240)")
+    parser.add_argument("--seed", type=int, default=0, help="of split and training (default: 0)")
+    parser.add_argument("--eval-seed", type=int, default=100_000, help="first scene (default: 100000)")
+    args = parser.parse_args(arguments)
+    plan = AdaptPlan(
+        args.checkpoint,
+        MixtureEntry(f"local/{args.play.resolve().name}", root=str(args.play), in_memory=True),
+        args.folder,
+        mode=args.mode,
+        cotrain=load_recipe(args.cotrain) if args.cotrain else stored_cotraining(args.checkpoint)[0],
+        lr=args.lr,
+        heads_lr=args.heads_lr,
+        steps=args.steps,
+        batch_size=args.batch_size,
+        eval_every=args.eval_every,
+        patience=args.patience,
+        windows=args.windows,
+        seed=args.seed,
+        flags=("--num_workers=0",),
+    )
+    metrics = measure(plan, args.arm, args.seen_arms.split(","), args.episodes, args.eval_seed)
+    show(metrics)
+    write_result("adaptation", metrics, args.seed, command_line("adaptation", arguments))
+
+
+if __name__ == "__main__":
+    main()
