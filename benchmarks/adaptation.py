@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from lerobot.configs import PreTrainedConfig
 
 import lerobot_wam.plugin  # noqa: F401  (registers the policy and the environment)
 from benchmarks.common import command_line, write_result
@@ -43,7 +44,7 @@ SCRATCH = "scratch"
 def with_random_robot(checkpoint: Path, out: Path, seed: int) -> Path:
     """Write a copy of a checkpoint that also knows a robot whose weights were never trained, to begin with."""
     if not (out / "config.json").is_file():
-        config = WAMConfig.from_pretrained(checkpoint)
+        config = PreTrainedConfig.from_pretrained(checkpoint)
         assert isinstance(config, WAMConfig)
         out.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=out.parent) as grown:
