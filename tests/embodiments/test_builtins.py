@@ -81,6 +81,20 @@ def test_a_robot_type_means_one_robot():
 
 
 @ALL
+def test_the_documents_table_says_what_the_file_says(name: str):
+    spec = load_embodiment(name)
+    numbers = (
+        len(spec.state),
+        len(spec.action),
+        len(spec.cameras),
+        f"{spec.fps:g}",
+        f"{spec.chunk_steps / spec.fps:.2g} s",
+    )
+    row = " | ".join(map(str, (f"`{name}`", *numbers)))
+    assert f"| {row} |" in (Path(__file__).parents[2] / "docs/embodiments.md").read_text(encoding="utf-8")
+
+
+@ALL
 def test_a_policy_learns_and_acts_on_it(name: str, tmp_path: Path):
     spec = load_embodiment(name)
     root = write_dataset_of(spec, tmp_path / name)
