@@ -20,6 +20,10 @@ import pytest
 from lerobot.configs import parser
 from lerobot.configs.eval import EvalPipelineConfig
 from lerobot.configs.train import TrainPipelineConfig
+from lerobot.rollout import RolloutConfig
+from lerobot.scripts.lerobot_record import RecordConfig
+from lerobot.scripts.lerobot_replay import ReplayConfig
+from lerobot.scripts.lerobot_teleoperate import TeleoperateConfig
 
 import lerobot_wam.plugin  # noqa: F401
 from lerobot_wam.cli import main as command_line
@@ -28,6 +32,8 @@ from lerobot_wam.data.recipe import load_recipe
 from lerobot_wam.embodiments.prompts import load_prompts
 from lerobot_wam.embodiments.schema import load_yaml
 from lerobot_wam.embodiments.spec import EmbodimentSpec, load_embodiment
+from lerobot_wam.sim.config_arm_robot import WAMSimArmConfig
+from lerobot_wam.sim.config_expert_teleop import WAMSimExpertConfig
 from lerobot_wam.sim.config_tabletop import WAMTabletopEnv
 
 ROOT = Path(__file__).parents[1]
@@ -40,8 +46,15 @@ DOCUMENTS = sorted(
     }
 )
 SCRIPTS = sorted(ROOT.glob("examples/*.sh"))
-PIPELINES = {"lerobot-train": TrainPipelineConfig, "lerobot-eval": EvalPipelineConfig}
-CHOSEN = {"policy": WAMConfig, "env": WAMTabletopEnv}
+PIPELINES = {
+    "lerobot-train": TrainPipelineConfig,
+    "lerobot-eval": EvalPipelineConfig,
+    "lerobot-record": RecordConfig,
+    "lerobot-replay": ReplayConfig,
+    "lerobot-rollout": RolloutConfig,
+    "lerobot-teleoperate": TeleoperateConfig,
+}
+CHOSEN = {"policy": WAMConfig, "env": WAMTabletopEnv, "robot": WAMSimArmConfig, "teleop": WAMSimExpertConfig}
 ASSIGNMENT = re.compile(r"(\w+)=(?:\$\{\w+:-(?P<default>[^}]*)\}|(?P<value>\S+))")
 
 
@@ -112,7 +125,10 @@ def test_lerobot_wam_parses(words: list[str], monkeypatch: pytest.MonkeyPatch, t
     modules = {verb: importlib.import_module(module) for verb, module in command_line.verbs().items()}
     args, passed_on = command_line._parser(modules).parse_known_args(words)
     assert not passed_on or args.passes_on
-    check_flags("lerobot-train", passed_on, monkeypatch, tmp_path)
+    if words[0] == "embodiment":
+        assert all(word.startswith("--robot.") for word in passed_on)  # each driver has its own
+    else:
+        check_flags("lerobot-train", passed_on, monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize("program", PIPELINES)
@@ -135,6 +151,7 @@ def check_flags(program: str, words: list[str], monkeypatch: pytest.MonkeyPatch,
     for name in flags.keys() - {"config_path"}:
         check_name(PIPELINES[program], name)
     monkeypatch.setattr("sys.argv", [program])  # the configurations look at the command line themselves
+    monkeypatch.setattr(RolloutConfig, "__post_init__", lambda self: None)  # it opens the checkpoint
     own = {name: value for name, value in flags.items() if name.startswith("policy.")}
     monkeypatch.chdir(tmp_path)
     if (robot := own.get("policy.embodiment", "")).endswith(".yaml"):  # a file that an earlier command wrote
@@ -149,14 +166,16 @@ def check_flags(program: str, words: list[str], monkeypatch: pytest.MonkeyPatch,
     assert parsed is not None
     assert parser.get_type_arg("policy", words) in (None, "wam")
     assert parser.get_type_arg("env", words) in (None, "wam_tabletop")
+    assert parser.get_type_arg("robot", words) in (None, "wam_sim_arm")
+    assert parser.get_type_arg("teleop", words) in (None, "wam_sim_expert")
 
 
 def test_named_flags_exist():
     """Flags in running text and tables, such as `--policy.video_stride`."""
     for path in DOCUMENTS:
         for name in re.findall(r"`--([\w.]+\.[\w]+)[`=]", path.read_text(encoding="utf-8")):
-            if name.partition(".")[0] in CHOSEN:
-                check_name(TrainPipelineConfig, name)
+            if (kind := name.partition(".")[0]) in CHOSEN:
+                check_name(RecordConfig if kind in ("robot", "teleop") else TrainPipelineConfig, name)
 
 
 def test_make_targets_exist():

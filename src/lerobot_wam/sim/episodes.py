@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lerobot_wam.sim.experts import PUSH_HEIGHT, TRAVEL_HEIGHT, InverseKinematics, PlayExpert, TaskExpert
+from lerobot_wam.sim.experts import (
+    FOLLOW_THROUGH,
+    HOLD,
+    PUSH_HEIGHT,
+    TRAVEL_HEIGHT,
+    InverseKinematics,
+    PlayExpert,
+    TaskExpert,
+)
 from lerobot_wam.sim.options import CONTROL_HZ, check_world
 from lerobot_wam.sim.tabletop import Tabletop
 from lerobot_wam.sim.tasks import WORK_AREA, Judge, Task, place_cubes, select_tasks
@@ -43,9 +51,9 @@ class Recipe:
     clumsy_starts: float = 0.3
     """Share of task episodes that start in the middle of a clumsy attempt at the task, often with the tip slipped off
     the cube. The attempt is not recorded; what follows is, judged from there."""
-    follow_through: int = 3
-    """Steps for which the expert goes on after success, so that nobody learns to stop at its very edge."""
-    hold_steps: int = 4
+    follow_through: int = FOLLOW_THROUGH
+    """Steps for which the expert goes on after success."""
+    hold_steps: int = HOLD
     """Steps recorded after that, the arm at rest."""
     play_steps: tuple[int, int] = (16, 24)
     """Shortest and longest play episode."""

@@ -5,16 +5,22 @@ One piece of code drives every arm: waypoints for the tool tip, and damped least
 
 from __future__ import annotations
 
+import logging
+
 import mujoco
 import numpy as np
 
 from lerobot_wam.sim.tabletop import COLOURS, CUBE_HALF, Scene, Tabletop
-from lerobot_wam.sim.tasks import DIRECTIONS, PUSH_DISTANCE, WORK_AREA, Judge, Stage
+from lerobot_wam.sim.tasks import DIRECTIONS, PUSH_DISTANCE, WORK_AREA, Judge, Stage, Task
 
 TRAVEL_HEIGHT = 0.085
 """Height of the tip above the table while it passes over cubes (m)."""
 PUSH_HEIGHT = 0.022
 """Height of the tip while it pushes (m)."""
+FOLLOW_THROUGH = 3
+"""Steps of 0.1 s for which the expert goes on after success, so that nobody learns to stop at its very edge."""
+HOLD = 4
+"""Steps of 0.1 s at rest after that."""
 _STANDOFF = 0.022
 """Gap between the cube's face and the tip before a push (m)."""
 _FUNNEL = (0.015, 0.06)
@@ -150,8 +156,39 @@ class TaskExpert:
         return np.array([*goal, PUSH_HEIGHT]), world.push_tip_step
 
 
+class Attempt:
+    """One task done once in the present scene: the expert, its follow-through, and rest from then on."""
+
+    def __init__(self, world: Tabletop, task: Task) -> None:
+        self.world = world
+        self.judge = Judge(task, world.cubes, world.tip)
+        self._expert = TaskExpert(world)
+        self._steps_after = 0
+        self._rest: np.ndarray | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it has been done, or has failed, and the arm has rested a while."""
+        return self._steps_after > (FOLLOW_THROUGH + HOLD) * self.world.pace
+
+    def action(self) -> np.ndarray:
+        """Return the joint targets for the next control step, (dof,) float64, in radians."""
+        self.judge.update(self.world.cubes, self.world.tip)
+        self._steps_after += self.judge.success or self.judge.failed
+        if not self.judge.failed and self._steps_after <= FOLLOW_THROUGH * self.world.pace:
+            return self._expert.action(self.judge)
+        if self._rest is None:
+            self._rest = self.world.joints
+            if self.judge.failed:
+                logging.warning("the expert missed %r; record this episode again", self.judge.task.instruction)
+        return self._rest
+
+
 class PlayExpert:
     """Goal-free behaviour rich in contact: random pushes at random cubes between random points in the air."""
+
+    over = False
+    """Play has no end."""
 
     def __init__(self, world: Tabletop, rng: np.random.Generator) -> None:
         self.world = world
