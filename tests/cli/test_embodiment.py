@@ -97,6 +97,7 @@ def test_a_draft_from_a_driver_of_two_arms(capsys: pytest.CaptureFixture[str], m
     [
         ((), "either --dataset.repo_id or --dataset.root, or --robot.type"),
         (("--robot.type=so101_follower", "--dataset.root=x"), "either --dataset.repo_id or --dataset.root, or"),
+        (("--dataset.root=x", "--dataset.rot=y"), "unrecognized arguments: --dataset.rot=y (a driver's flags"),
         (("--dataset.root=nowhere",), "no dataset at nowhere: expected a LeRobotDataset folder"),
         (("--robot.type=toaster",), "knows no robot type 'toaster': choose one of"),
         (("--robot.type=so101_follower",), "was given no camera, and the policy needs one: add --robot.cameras=..."),

@@ -92,6 +92,10 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the sub-verb says."""
+    if args.passed_on and args.robot is None:
+        raise ValueError(
+            f"unrecognized arguments: {' '.join(args.passed_on)} (a driver's flags come with --robot.type)"
+        )
     return args.act(args)
 
 
