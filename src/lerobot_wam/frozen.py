@@ -4,8 +4,10 @@ Nothing here is trained or enters the policy's weights. A component is named by 
 `REPO_OR_FOLDER[@REVISION][#SUBFOLDER]`, and read from there in its library's own layout.
 """
 
+import hashlib
 import logging
 import shutil
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from lerobot_wam.codecs.umt5 import Umt5TextCodec
 from lerobot_wam.codecs.video import SpaceTimeDCTCodec, VideoCodec
 from lerobot_wam.codecs.wan_vae import WanVAECodec
 from lerobot_wam.configuration_wam import WAMConfig
+from lerobot_wam.data.texts import StoredTextCodec
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +42,12 @@ class FrozenCodecs:
     Args:
         config: Names the codecs, their sources and the precision of text and image encoder. The video autoencoder
             is small and keeps float32: in bfloat16 its latents move by 1 %.
+        text_folders: Text tokens on disk; the text encoder is then loaded for other texts only.
     """
 
-    def __init__(self, config: WAMConfig) -> None:
+    def __init__(self, config: WAMConfig, text_folders: Sequence[Path] = ()) -> None:
         self.config = config
+        self.text_folders = text_folders
 
     @cached_property
     @torch.inference_mode(False)
@@ -65,6 +70,14 @@ class FrozenCodecs:
         config = self.config
         if config.text_codec == "word_hash":
             return WordHashTextCodec(dim=config.text_dim, length=config.text_length)
+        if self.text_folders:
+            key = text_key(config)
+            return StoredTextCodec(self.text_folders, key, config.text_dim, config.text_length, self._text_encoder)
+        return self._text_encoder()
+
+    @torch.inference_mode(False)
+    def _text_encoder(self) -> TextCodec:
+        config = self.config
         from transformers import AutoTokenizer, UMT5EncoderModel
 
         encoder = self._load("text_codec", UMT5EncoderModel, dtype=getattr(torch, config.dtype))
@@ -140,6 +153,25 @@ def find_component(config: WAMConfig, name: str, download: bool = True) -> Path:
     if not base or not (root / subfolder / "config.json").is_file():
         raise FileNotFoundError(f"no {name} in {source or 'any source'}: expected a folder with config.json; {way_out}")
     return root / subfolder
+
+
+def video_key(config: WAMConfig) -> dict[str, Any]:
+    """Return what latents depend on besides the video, as JSON values; caches are compared by it."""
+    fields = ("video_codec", "codec_patch", "latent_channels", "condition_channels")
+    key = {field: getattr(config, field) for field in fields}
+    if config.video_codec in _WEIGHTLESS:
+        return key
+    weights = hashlib.sha256()
+    folder = find_component(config, "video_codec")
+    for file in sorted((*folder.glob("*.safetensors"), folder / "config.json")):
+        with file.open("rb") as opened:
+            weights.update(hashlib.file_digest(opened, "sha256").digest())
+    return key | {"weights": weights.hexdigest()}
+
+
+def text_key(config: WAMConfig) -> dict[str, Any]:
+    """Return what text tokens depend on besides the text. The encoder goes by its name: it need not be on this disk."""
+    return {field: getattr(config, field) for field in ("text_codec", "text_codec_source", "text_length", "dtype")}
 
 
 def _fetch(name: str, repo: str, revision: str | None, subfolder: str, download: bool) -> Path:

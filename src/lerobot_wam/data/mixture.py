@@ -8,6 +8,7 @@ uninterrupted process would.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from lerobot_wam.data.batch import ACTION, ANCHOR, STATE, WINDOW
 from lerobot_wam.data.recipe import MixtureRecipe
 from lerobot_wam.data.source import Source, WindowShape, dataset_features, open_metadata, resolve_entry
+from lerobot_wam.data.texts import StoredTextCodec
 from lerobot_wam.embodiments.resolve import check_numbers, stored_embodiment
 from lerobot_wam.embodiments.spec import EmbodimentSpec
 from lerobot_wam.embodiments.statistics import Columns
@@ -37,6 +39,7 @@ class MixtureMeta:
         episodes: One virtual episode, of which the sampler leaves out the end.
         fps: Control steps per second of the first embodiment at the policy's rate.
         robot_type: Of the first dataset that names one.
+        text_folders: Cached text tokens.
         embodiments: Name -> {"spec", "statistics"}, in category order: the checkpoint's, then the new ones.
         sources: Names of the recipe's entries.
     """
@@ -50,6 +53,7 @@ class MixtureMeta:
     tasks: pd.DataFrame
     total_episodes: int
     total_frames: int
+    text_folders: tuple[Path, ...] = ()
     camera_keys: tuple[str, ...] = (WINDOW, ANCHOR)
     stats: dict[str, Any] = field(default_factory=dict)
     has_language_columns: bool = False
@@ -79,6 +83,7 @@ class Mixture(torch.utils.data.Dataset):
         shape: The policy's windows.
         stored: Embodiments of a checkpoint, whose specs and statistics win; None for a new policy.
         seed: Of every draw.
+        codec: What makes the policy's latents: cached ones are then used where all datasets have them. None uses none.
 
     Raises:
         FileNotFoundError: A dataset that is not there.
@@ -89,7 +94,12 @@ class Mixture(torch.utils.data.Dataset):
     episodes = None
 
     def __init__(
-        self, recipe: MixtureRecipe, shape: WindowShape, stored: Mapping[str, Any] | None = None, seed: int = 0
+        self,
+        recipe: MixtureRecipe,
+        shape: WindowShape,
+        stored: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        codec: Mapping[str, Any] | None = None,
     ) -> None:
         self.seed = seed
         stored = dict(stored or {})
@@ -104,19 +114,16 @@ class Mixture(torch.utils.data.Dataset):
             chosen[number] = specs[spec.name] = spec
         names = list(specs)
         self.sources = [
-            Source(entry, number, chosen[number], names.index(chosen[number].name), shape)
+            Source(entry, number, chosen[number], names.index(chosen[number].name), shape, codec)
             for number, entry in enumerate(recipe.datasets)
         ]
+        _check_one_form(self.sources)
         weights = np.cumsum([entry.weight for entry in recipe.datasets])
         self._shares_until = weights / weights[-1]
         for source in self.sources:
             logger.info("%s: %s, %s", source.entry.name, source.spec.name, source.timing.text)
-        tasks = [
-            entry.text.replace("{task}", str(task))
-            for entry, meta in zip(recipe.datasets, metas, strict=True)
-            for task in meta.tasks.index
-        ]
-        index = pd.Index(dict.fromkeys(tasks), name="task")
+        texts = dict.fromkeys(task for source in self.sources for task in source.tasks)
+        index = pd.Index(texts, name="task")
         self.meta = MixtureMeta(
             recipe=recipe,
             embodiments={name: self._embodiment(spec, stored.get(name)) for name, spec in specs.items()},
@@ -127,6 +134,7 @@ class Mixture(torch.utils.data.Dataset):
             tasks=pd.DataFrame({"task_index": range(len(index))}, index=index),
             total_episodes=sum(len(source.episodes) for source in self.sources),
             total_frames=sum(source.frames for source in self.sources),
+            text_folders=tuple(f for s in self.sources if s.latents and StoredTextCodec.are_in(f := s.texts_folder)),
         )
 
     @property
@@ -146,9 +154,7 @@ class Mixture(torch.utils.data.Dataset):
         """Return virtual sample `index`, see `data/batch.py` for what it holds."""
         rng = np.random.default_rng([self.seed, index])
         source = self.sources[int(np.searchsorted(self._shares_until, rng.random(), side="right"))]
-        start = source.start(int(rng.integers(source.starts)))
-        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        return source.window(start, source.augmentation(generator))
+        return source.sample(rng) | {"index": torch.tensor(index)}
 
     def _embodiment(self, spec: EmbodimentSpec, stored: dict[str, Any] | None) -> dict[str, Any]:
         """The checkpoint's entry of an embodiment, or a new one with statistics over all its datasets."""
@@ -180,6 +186,24 @@ def _check_widths(name: str, spec: EmbodimentSpec, shape: WindowShape) -> None:
                 f"{name}: {spec.name!r} has {found} {kind} dimensions, the policy {width}: set "
                 f"--policy.{kind}_dim={found} or more"
             )
+
+
+def _check_one_form(sources: list[Source]) -> None:
+    """Refuse windows that no batch could hold together."""
+    cached = [source.entry.name for source in sources if source.latents]
+    others = [source.entry.name for source in sources if not source.latents]
+    if cached and others:
+        raise ValueError(
+            f"{', '.join(cached)} have cached latents, {', '.join(others)} none: run lerobot-wam cache for all, or set "
+            "`latents: none` for those that have them"
+        )
+    grids = {source.spec.grid: source for source in sources}
+    if len(grids) > 1 and sources[0].shape.head_resize is None:
+        found = ", ".join(f"{source.entry.name} {rows} x {cols}" for (rows, cols), source in grids.items())
+        raise ValueError(
+            f"the pictures have different numbers of views ({found}), so one batch cannot hold them: set "
+            "--policy.head_resize, the size that every tiled picture gets"
+        )
 
 
 def _joined(columns: list[Columns]) -> Columns:

@@ -25,6 +25,7 @@ class MixtureEntry:
         episodes: Which ones: numbers and Python's slices, such as "0:100" or "3,7,-10:"; None takes all.
         text: What becomes of the task, `{task}` standing for it.
         actions: False uses the video alone; states and actions are not read.
+        latents: Folder of its cached latents; None looks in `latents/NAME` of the dataset, "none" uses none.
         in_memory: Decode every frame once, at the start, and keep it: for small datasets of stored images.
     """
 
@@ -38,6 +39,7 @@ class MixtureEntry:
     episodes: str | None = None
     text: str = "{task}"
     actions: bool = True
+    latents: str | None = None
     in_memory: bool = False
 
     def __post_init__(self) -> None:
@@ -127,7 +129,7 @@ def load_recipe(path: str | Path) -> MixtureRecipe:
 def difference(old: MixtureRecipe, new: MixtureRecipe) -> str | None:
     """Name the first difference in what two recipes train on; None where there is none.
 
-    Where a dataset lies and whether it is kept in memory are no differences.
+    Where a dataset and its latents lie, and whether it is kept in memory, are no differences.
     """
     names = [[entry.name for entry in recipe.datasets] for recipe in (old, new)]
     if names[0] != names[1]:
@@ -135,7 +137,7 @@ def difference(old: MixtureRecipe, new: MixtureRecipe) -> str | None:
     for before, after in zip(old.datasets, new.datasets, strict=True):
         for entry in dataclasses.fields(MixtureEntry):
             was, now = getattr(before, entry.name), getattr(after, entry.name)
-            if was != now and entry.name not in ("root", "in_memory"):
+            if was != now and entry.name not in ("root", "latents", "in_memory"):
                 return f"{entry.name} of {before.name} is {now!r}, not {was!r}"
     return None
 

@@ -17,6 +17,7 @@ from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.data.mixture import Mixture
 from lerobot_wam.data.recipe import MixtureEntry, MixtureRecipe, difference
 from lerobot_wam.data.source import WindowShape
+from lerobot_wam.frozen import video_key
 from lerobot_wam.modeling_wam import WAMPolicy
 
 logger = logging.getLogger(__name__)
@@ -47,11 +48,8 @@ def train(
     from lerobot.scripts import lerobot_train
 
     steps = _Steps(after_step, lerobot_train)
-    if recipe is not None and not any(argument.startswith("--dataset.repo_id") for argument in arguments):
-        # LeRobot insists on one name; it becomes the dataset's in the model card.
-        arguments = [*arguments, f"--dataset.repo_id={recipe.datasets[0].repo_id}"]
     with (
-        swapped(sys, argv=[PROGRAM, *arguments]),
+        swapped(sys, argv=command_line(arguments, recipe)),
         swapped(
             lerobot_train,
             make_train_eval_datasets=lambda config: (make_mixture(config, recipe), None),
@@ -65,8 +63,21 @@ def train(
             logger.info("stopped after step %d", steps.done)
 
 
-def make_mixture(config: TrainPipelineConfig, recipe: MixtureRecipe | None) -> Mixture:
+def command_line(arguments: Sequence[str], recipe: MixtureRecipe | None) -> list[str]:
+    """Return a training's program and flags as LeRobot's parser takes them."""
+    if recipe is None or any(argument.startswith("--dataset.repo_id") for argument in arguments):
+        return [PROGRAM, *arguments]
+    # LeRobot insists on one name; it becomes the dataset's in the model card.
+    return [PROGRAM, *arguments, f"--dataset.repo_id={recipe.datasets[0].repo_id}"]
+
+
+def make_mixture(config: TrainPipelineConfig, recipe: MixtureRecipe | None, cached: bool = True) -> Mixture:
     """Return the mixture of a training run.
+
+    Args:
+        config: LeRobot's configuration of the run.
+        recipe: The datasets, see `train`.
+        cached: Use cached latents where all datasets have them.
 
     Raises:
         ValueError: A setting that a mixture cannot follow, or another mixture than the resumed run's.
@@ -97,7 +108,8 @@ def make_mixture(config: TrainPipelineConfig, recipe: MixtureRecipe | None) -> M
                 for entry in found.datasets
             )
         )
-    return Mixture(found, window_shape(policy), stored, config.seed or 0)
+    codec = video_key(policy) if cached else None
+    return Mixture(found, window_shape(policy), stored, config.seed or 0, codec)
 
 
 def window_shape(config: WAMConfig) -> WindowShape:
