@@ -14,6 +14,8 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 import lerobot_wam.sim.record as recorder
 from lerobot_wam.sim.episodes import Recipe, make_episode
 from lerobot_wam.sim.record import record
+from lerobot_wam.sim.tabletop import Tabletop
+from lerobot_wam.sim.tasks import select_tasks
 
 RECIPE = Recipe(tasks="left-red,touch-blue", image_size=32)
 
@@ -201,6 +203,22 @@ def test_a_recording_older_than_an_option_has_its_default(whole: Path, tmp_path:
 def test_impossible_worlds_are_refused(options: dict[str, object], message: str):
     with pytest.raises(ValueError, match=message):
         Recipe(**options)  # type: ignore[arg-type]
+
+
+def test_named_play_is_called_after_what_happened() -> None:
+    """A named episode says what the strict judge says of it; the arm moves as in play without names."""
+    world = Tabletop("ur5e")
+    plain, named = (Recipe(tasks=kind, arm="ur5e", image_size=16) for kind in ("play", "named_play"))
+    texts = set()
+    for index in range(8):
+        without, _ = make_episode(plain, index, world)
+        episode, _ = make_episode(named, index, world)
+        np.testing.assert_array_equal(episode.actions[:5], without.actions[:5])
+        assert without.text == "play"
+        if episode.text != "play":
+            texts.add(episode.text)
+            assert episode.text in {task.instruction for task in select_tasks("single")}
+    assert len(texts) > 2
 
 
 def test_shares_mix_task_groups_and_play() -> None:

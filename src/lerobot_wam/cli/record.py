@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tasks",
         default="single",
-        help="single, two_stage, play, task names such as left-red,touch-blue, or shares of these such as "
-        "single:12,two_stage:3,play:1 (default: single)",
+        help="single, two_stage, play, named_play (called after what happened), task names such as "
+        "left-red,touch-blue, or shares of these such as single:12,two_stage:3,play:1 (default: single)",
     )
     parser.add_argument("--image-size", type=int, default=64, help="edge of the camera image in pixels (default: 64)")
     parser.add_argument("--cameras", default="front", help="front, side, or front,side (default: front)")

@@ -24,6 +24,8 @@ from lerobot_wam.sim.tasks import WORK_AREA, Judge, Task, place_cubes, select_ta
 
 PLAY = "play"
 """The part of `Recipe.tasks` that records goal-free play, and the text of its episodes."""
+NAMED_PLAY = "named_play"
+"""The same, each episode called after what happened in it, as someone might who plays and then says what was done."""
 _RECORDING_STREAM = 2
 _MAX_ATTEMPTS = 50
 _CLUMSY_STEPS = (3, 14)
@@ -35,7 +37,7 @@ class Recipe:
     """Everything that an episode depends on besides its index. Steps are of 0.1 s, whatever `fps` is."""
 
     tasks: str = "single"
-    """What `select_tasks` takes, or `play`, or several of these with shares, such as `single:12,two_stage:3,play:1`.
+    """What `select_tasks` takes, `play`, `named_play`, or several with shares, such as `single:12,two_stage:3,play:1`.
     Episodes cycle through the shares, and within each through its tasks."""
     arm: str = "viperx"
     """A key of `ARMS`."""
@@ -58,7 +60,7 @@ class Recipe:
     play_steps: tuple[int, int] = (16, 24)
     """Shortest and longest play episode."""
     play_text: str = PLAY
-    """The `task` of play episodes."""
+    """The `task` of play episodes, and of named ones in which no task came about."""
     cameras: tuple[str, ...] = ("front",)
     """Keys of `CAMERAS`."""
     fps: int = CONTROL_HZ
@@ -76,7 +78,7 @@ class Recipe:
                 "0 or more that sum to 1 at most"
             )
         for part in self.shares():
-            if part != PLAY:
+            if part not in (PLAY, NAMED_PLAY):
                 select_tasks(part)
 
     def shares(self) -> tuple[str, ...]:
@@ -202,14 +204,22 @@ def _try_task(world: Tabletop, recipe: Recipe, task: Task, rng: np.random.Genera
     return tape.finish(task.instruction) if judge.success else None
 
 
-def _play(world: Tabletop, recipe: Recipe, rng: np.random.Generator) -> Episode:
-    """Return one play episode."""
+def _play(world: Tabletop, recipe: Recipe, rng: np.random.Generator, named: bool) -> Episode:
+    """Return one play episode; a named one ends when a cube was pushed in a direction that has a word."""
     placement = place_cubes(rng)
     world.reset(placement.xy, placement.yaw)
     expert, tape = PlayExpert(world, rng), _Tape(world, recipe, rng)
+    judges = [Judge(task, world.cubes, world.tip) for task in select_tasks("single")] if named else []
     for _ in range(int(rng.integers(*recipe.play_steps, endpoint=True) * world.pace)):
         tape.step(expert.action(), recipe.noise)
-    return tape.finish(recipe.play_text)
+        for judge in judges:
+            judge.update(world.cubes, world.tip)
+        if pushed := [j.task for j in judges if j.success and j.task.stages[0].verb != "touch"]:
+            for _ in range(int(recipe.follow_through * world.pace)):
+                tape.step(expert.action(), recipe.noise)
+            return tape.finish(pushed[0].instruction)
+    touched = [judge.task for judge in judges if judge.success]
+    return tape.finish(touched[0].instruction if touched else recipe.play_text)
 
 
 def make_episode(recipe: Recipe, index: int, world: Tabletop | None = None) -> tuple[Episode, int]:
@@ -230,8 +240,9 @@ def make_episode(recipe: Recipe, index: int, world: Tabletop | None = None) -> t
     shares = recipe.shares()
     round_number, place = divmod(index, len(shares))
     kind = shares[place]
-    if kind == PLAY:
-        return _play(world, recipe, np.random.default_rng([_RECORDING_STREAM, recipe.seed, index, 0])), 1
+    if kind in (PLAY, NAMED_PLAY):
+        rng = np.random.default_rng([_RECORDING_STREAM, recipe.seed, index, 0])
+        return _play(world, recipe, rng, named=kind == NAMED_PLAY), 1
     tasks = select_tasks(kind)
     turn = round_number * shares.count(kind) + shares[:place].count(kind)
     task = tasks[turn % len(tasks)]
