@@ -6,7 +6,7 @@ import math
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from huggingface_hub import ModelCard, save_torch_state_dict, snapshot_download
@@ -27,6 +27,7 @@ from lerobot_wam.diffusion.schedule import NoiseConfig
 from lerobot_wam.embodiments.action_space import ActionSpace
 from lerobot_wam.embodiments.resolve import load_stored_embodiment
 from lerobot_wam.frozen import FrozenCodecs, embed_components, resolve_embedded
+from lerobot_wam.launching import settle_average, settle_sharding
 from lerobot_wam.model.transformer import Block
 from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.model_card import data_row, generate_card, robot_rows, training_rows
@@ -56,13 +57,17 @@ class WAMPolicy(PreTrainedPolicy):
 
     config_class = WAMConfig
     name = "wam"
+    # Newer LeRobot shards by these; launch/fsdp.yaml names the same.
+    _fsdp_wrap_modules: ClassVar[list[str]] = [Block.__name__]
 
     def __init__(
         self, config: WAMConfig, dataset_meta: Any = None, weights_follow: bool = False, **kwargs: Any
     ) -> None:
         super().__init__(config)
         self.config: WAMConfig = config
-        self.codecs = FrozenCodecs(config)
+        self.codecs = FrozenCodecs(config, getattr(dataset_meta, "text_folders", ()))
+        settle_average(config)
+        settle_sharding(config)
         if config.computed_steps != "all":
             logger.warning(
                 f"computed_steps is {config.computed_steps}: some of the {config.num_inference_steps} steps repeat the "

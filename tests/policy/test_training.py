@@ -100,9 +100,10 @@ def test_held_out_loss(train: Train, arm_data: Path, tmp_path: Path):
 
 def test_bfloat16_trains_with_full_precision_weights(train: Train, arm_data: Path, tmp_path: Path):
     run = train(arm_data, tmp_path / "run", tiny_config(dtype="bfloat16", gradient_checkpointing=True))
-    stored = load_file(checkpoint(run, 2) / "pretrained_model" / "model.safetensors")
-    assert all(value.dtype == torch.float32 for value in stored.values() if value.is_floating_point())
-    assert all(torch.isfinite(value).all() for value in stored.values())
+    for file in ("pretrained_model/model.safetensors", "training_state/optimizer_state.safetensors"):
+        stored = load_file(checkpoint(run, 2) / file)
+        assert {value.dtype for value in stored.values() if value.is_floating_point()} == {torch.float32}, file
+        assert all(torch.isfinite(value).all() for value in stored.values()), file
 
 
 def test_distributed_training_wraps_it(arm_data: Path, tmp_path: Path):
