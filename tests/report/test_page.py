@@ -15,6 +15,7 @@ from lerobot_wam.report.page import (
     Headline,
     LossCurve,
     Media,
+    NumberTable,
     ReportData,
     SuccessTable,
     Timing,
@@ -50,6 +51,9 @@ def full_report() -> ReportData:
                 note="episode 3",
             ),
             DreamPanel("touch blue", Media("video/mp4", b"film"), views=("imagined",)),
+        ],
+        tables=[
+            NumberTable("Action error", "By joint.", ["before", "after"], {"elbow": ["0.31", "0.12"]}, [chart], "Few.")
         ],
         losses=[LossCurve("video_loss", list(range(100)), [1 / (1 + i) for i in range(100)])],
         timings=[Timing("train", 754.0, "1500 steps"), Timing("step", 0.0421), Timing("evaluate", 33.3)],
@@ -93,7 +97,7 @@ def test_page_shows_everything_given():
         "A title &amp; more", "The lead.", "Quick run.", "94.5 %", "Single stage", "touch &lt;red&gt;", "17/18",
         "74–99 %", "0/18", "16/18", "not run", "33/36", "does nothing", "A note on seeds.", "21.37 dB",
         "waist.pos (rad)", "episode 3", "video_loss", "12 min 34 s", "42 ms", "33.3 s", "1500 steps", "1234",
-        "An example processor",
+        "An example processor", "Action error", "By joint.", "elbow", "0.31", "Few.",
         "lerobot-train --policy.type=wam\n  --steps=10", "metrics.json", "One seed only.", "ZmlsbQ==", "c3RyaXA=",
     )  # fmt: skip
     assert [text for text in shown if text not in page] == []

@@ -14,17 +14,17 @@ SHOWN_DREAMS = 3
 
 
 def video_scores(before: Sequence[DreamResult], after: Sequence[DreamResult]) -> dict[str, dict[str, float]]:
-    """Pool the scores of all clips: dreams before and after, the last frame repeated, and the codec alone.
+    """Pool the scores of all clips: the codec alone, the last frame repeated, and dreams before and after.
 
     Args:
         before: Dreams of the checkpoint that was adapted.
         after: Dreams of the same clips by the adapted policy.
     """
     kinds = {
+        "codec alone": (after, "codec"),
+        "last frame repeated": (after, "copy"),
         "imagined, before": (before, "imagined"),
         "imagined, after": (after, "imagined"),
-        "last frame repeated": (after, "copy"),
-        "codec alone": (after, "codec"),
     }
     return {name: pool([dream.scores[key] for dream in dreams]).summary() for name, (dreams, key) in kinds.items()}
 
@@ -95,7 +95,7 @@ def _action_table(result: Mapping[str, Any], first: Mapping[str, Any], best: Map
     steps = [entry["step"] for entry in result["history"]]
     lines = [Series("policy", steps, [100 * entry["overall"] for entry in result["history"]])]
     lines += [
-        Series(name, [0, max(steps[-1], 1)], [100 * columns[name]["overall"]] * 2, muted=True)
+        Series(name, [0, max(steps[-1], 1)], [100 * columns[name]["overall"]] * 2)
         for name in ("hold still", "copy last motion")
     ]
     return NumberTable(

@@ -122,7 +122,7 @@ class NumberTable:
         title: Heading.
         text: What the numbers are.
         columns: Column names.
-        rows: Row name to one text a column; the last row is the sum of it all.
+        rows: Row name to one text a column; the last row is the one that matters.
         charts: SVG charts, above the table.
         note: Said below the table.
     """
