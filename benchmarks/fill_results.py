@@ -103,6 +103,27 @@ def episode_rows(where: str, record: Record) -> list[Row]:
     ]
 
 
+def cache_rows(where: str, record: Record) -> list[Row]:
+    """Loading with and without cached latents."""
+    m = record["metrics"]
+    without, cached = m["without"], m["with"]
+    return [
+        (
+            f"Loading {m['frames_per_window']} frames of {m['cameras']} cameras of {m['height']} x {m['width']}{where}",
+            f"{without['samples_per_s']:.3g} samples/s; from `lerobot-wam cache` {cached['samples_per_s']:.3g}; "
+            f"{m['core_seconds_ratio']:.0f} times fewer core-seconds a sample",
+            "",
+        )
+    ]
+
+
+def process_rows(where: str, record: Record) -> list[Row]:
+    """Two processes beside one."""
+    m = record["metrics"]
+    what = f"Loss curve of two processes beside one, {m['steps']} steps{where}"
+    return [(what, f"largest relative difference {m['relative_difference_max']:.1e}", "")]
+
+
 @dataclass(frozen=True)
 class Result:
     """A result file.
@@ -125,6 +146,8 @@ FILES = {
     "nano_demo_so101": Result("Demonstration, SO-101", demo_rows, "SO-101"),
     "step_cost": Result("Cost beside ACT and Diffusion Policy", cost_rows),
     "long_episode": Result("Cost over a long episode", episode_rows),
+    "cache_speed_256": Result("Loading with and without cached latents", cache_rows),
+    "two_processes": Result("Two processes beside one", process_rows, expected=False),
     "step_cost_cuda": Result("Cost beside ACT and Diffusion Policy, GPU", cost_rows, " (GPU)", expected=False),
     "long_episode_cuda": Result("Cost over a long episode, GPU", episode_rows, " (GPU)", expected=False),
 }
