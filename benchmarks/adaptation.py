@@ -8,7 +8,8 @@ learn from the same play and stop by the same rule:
 
 Measured: open-loop action error of each on held-out play, beside holding still and copying the last motion; success of
 each on the new arm's instructed tasks; and the checkpoint's success on the arms that it knew, before and after, on the
-same scenes. Every stage is kept in --folder, and what is there is not done again.
+same scenes. All of that for every seed of split and training; a scene's outcome is then its mean over the seeds.
+Every stage is kept in --folder, and what is there is not done again, so seeds may run as processes of their own first.
 """
 
 import argparse
@@ -33,7 +34,8 @@ from lerobot_wam.data.recipe import MixtureEntry, load_recipe
 from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.report.statistics import wilson_interval
-from lerobot_wam.training.adapt import Adaptation, AdaptPlan, adapt, stored_cotraining
+from lerobot_wam.training.adapt import adapt, stored_cotraining
+from lerobot_wam.training.adapt_plan import Adaptation, AdaptPlan
 from lerobot_wam.training.growth import grow_checkpoint
 from lerobot_wam.training.loop import swapped
 from lerobot_wam.weights import PER_ROBOT
@@ -93,19 +95,26 @@ def rate(successes: Sequence[bool]) -> dict[str, Any]:
     }
 
 
-def compared(before: Sequence[bool], after: Sequence[bool]) -> dict[str, Any]:
-    """Success on the same scenes before and after, and the change with its 95 % interval (normal, paired)."""
-    changes = [int(b) - int(a) for a, b in zip(before, after, strict=True)]
+def compared(before: Sequence[float], after: Sequence[float]) -> dict[str, float | tuple[float, float]]:
+    """The change between two success rates on the same scenes, with its 95 % interval (normal, paired).
+
+    Args:
+        before: Success of each scene, 0 to 1: a mean where several policies tried it.
+        after: The same for other policies.
+    """
+    changes = [b - a for a, b in zip(before, after, strict=True)]
     mean, half = statistics.fmean(changes), 1.96 * statistics.stdev(changes) / math.sqrt(len(changes))
-    return {
-        "before": rate(before),
-        "after": rate(after),
-        "pairs": len(changes),
-        "lost": changes.count(-1),
-        "gained": changes.count(1),
-        "change": mean,
-        "change_95": (mean - half, mean + half),
-    }
+    return {"scenes": len(changes), "change": mean, "change_95": (mean - half, mean + half)}
+
+
+def by_scene(trials: Sequence[Sequence[bool]]) -> list[float]:
+    """Mean success of each scene over several policies."""
+    return [statistics.fmean(scene) for scene in zip(*trials, strict=True)]
+
+
+def joined[T](parts: Sequence[Sequence[T]]) -> list[T]:
+    """One list of several."""
+    return [item for part in parts for item in part]
 
 
 def errors(result: Adaptation) -> dict[str, Any]:
@@ -132,46 +141,58 @@ def errors(result: Adaptation) -> dict[str, Any]:
     }
 
 
-def measure(plan: AdaptPlan, arm: str, seen_arms: Sequence[str], episodes: int, eval_seed: int) -> dict[str, Any]:
-    """All stages, in the plan's folder."""
-    folder = plan.folder
-    adapted = replace(plan, folder=folder / "adapted")
-    blank = with_random_robot(plan.checkpoint, folder / "with_random_robot", plan.seed)
-    scratch = replace(plan, checkpoint=blank, folder=folder / "scratch", mode="heads", like=SCRATCH, cotrain=None)
-    metrics: dict[str, Any] = {"arm": arm, "mode": plan.mode, "earlier_data": plan.cotrain is not None}
-    for name, what in (("adapted", adapted), ("heads_from_scratch", scratch)):
-        found = errors(adapt(what))
-        evaluation = folder / "evaluation" / f"{name}_{arm}"
-        metrics[name] = found | rate(evaluate(what.folder / "policy", arm, episodes, eval_seed, evaluation))
-    metrics["seen_arms"], all_before, all_after = {}, [], []
-    for seen in seen_arms:
-        share = math.ceil(episodes / len(seen_arms))
-        before, after = (
-            evaluate(policy, seen, share, eval_seed, folder / "evaluation" / f"{name}_{seen}")
-            for name, policy in (("before", plan.checkpoint), ("after", adapted.folder / "policy"))
+def measure(
+    plans: Sequence[AdaptPlan], arm: str, seen_arms: Sequence[str], episodes: int, eval_seed: int
+) -> dict[str, Any]:
+    """All stages of every plan, in its folder; the plans differ in seed and folder."""
+    new: dict[str, list[list[bool]]] = {"adapted": [], "heads_from_scratch": []}
+    seen: dict[str, dict[str, list[list[bool]]]] = {known: {"before": [], "after": []} for known in seen_arms}
+    share = math.ceil(episodes / len(seen_arms))
+    by_seed: dict[str, Any] = {}
+    for plan in plans:
+        adapted = replace(plan, folder=plan.folder / "adapted")
+        blank = with_random_robot(plan.checkpoint, plan.folder / "with_random_robot", plan.seed)
+        scratch = replace(
+            plan, checkpoint=blank, folder=plan.folder / "scratch", mode="heads", like=SCRATCH, cotrain=None
         )
-        metrics["seen_arms"][seen] = compared(before, after)
-        all_before += before
-        all_after += after
-    return metrics | {"all_seen_arms": compared(all_before, all_after)}
+        own = by_seed[str(plan.seed)] = {}
+        for name, what in (("adapted", adapted), ("heads_from_scratch", scratch)):
+            found = errors(adapt(what))
+            evaluation = plan.folder / "evaluation" / f"{name}_{arm}"
+            new[name].append(evaluate(what.folder / "policy", arm, episodes, eval_seed, evaluation))
+            own[name] = found | rate(new[name][-1])
+        before = plan.folder.parent / "before"  # no seed changes it
+        for known, trials in seen.items():
+            trials["before"].append(evaluate(plan.checkpoint, known, share, eval_seed, before / known))
+            after = plan.folder / "evaluation" / f"after_{known}"
+            trials["after"].append(evaluate(adapted.folder / "policy", known, share, eval_seed, after))
+            own[known] = {name: rate(outcomes[-1]) for name, outcomes in trials.items()}
+    scenes = {name: [by_scene(trials[name]) for trials in seen.values()] for name in ("before", "after")}
+    return {
+        "arm": arm,
+        "mode": plans[0].mode,
+        "earlier_data": plans[0].cotrain is not None,
+        "seeds": [plan.seed for plan in plans],
+        "by_seed": by_seed,
+        "success": {name: rate(joined(trials)) for name, trials in new.items()},
+        "adapted_against_heads_from_scratch": compared(by_scene(new["heads_from_scratch"]), by_scene(new["adapted"])),
+        "seen_arms": compared(joined(scenes["before"]), joined(scenes["after"]))
+        | {name: statistics.fmean(joined(found)) for name, found in scenes.items()},
+    }
 
 
 def show(metrics: Mapping[str, Any]) -> None:
     """Print what matters."""
-    for name in ("adapted", "heads_from_scratch"):
-        found = metrics[name]
+    for name, found in metrics["success"].items():
         low, high = found["success_wilson_95"]
+        below = [100 * own[name]["below_better_yardstick"] for own in metrics["by_seed"].values()]
         print(
-            f"{name}: action error {100 * found['below_better_yardstick']:.0f} % below the better yardstick after "
-            f"{found['best_step']} steps, success {found['successes']}/{found['n_episodes']} "
-            f"({100 * low:.0f}-{100 * high:.0f} %)"
+            f"{name}: action error {', '.join(f'{share:.0f}' for share in below)} % below the better yardstick, "
+            f"success {found['successes']}/{found['n_episodes']} ({100 * low:.0f}-{100 * high:.0f} %)"
         )
-    change = metrics["all_seen_arms"]
-    low, high = change["change_95"]
-    print(
-        f"seen arms: {change['before']['successes']} -> {change['after']['successes']} of {change['pairs']}, "
-        f"{100 * change['change']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-    )
+    for name in ("adapted_against_heads_from_scratch", "seen_arms"):
+        low, high = metrics[name]["change_95"]
+        print(f"{name}: {100 * metrics[name]['change']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -192,9 +213,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="default: 32")
     parser.add_argument("--windows", type=int, default=200, help="held-out windows per evaluation (default: 200)")
     parser.add_argument("--episodes", type=int, default=240, help="of each success rate (default: 240)")
-    parser.add_argument("--seed", type=int, default=0, help="of split and training (default: 0)")
+    parser.add_argument("--seeds", default="0,1,2", help="of split and training (default: 0,1,2)")
     parser.add_argument("--eval-seed", type=int, default=100_000, help="first scene (default: 100000)")
     args = parser.parse_args(arguments)
+    seeds = [int(seed) for seed in args.seeds.split(",")]
     plan = AdaptPlan(
         args.checkpoint,
         MixtureEntry(f"local/{args.play.resolve().name}", root=str(args.play), in_memory=True),
@@ -208,12 +230,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         eval_every=args.eval_every,
         patience=args.patience,
         windows=args.windows,
-        seed=args.seed,
         flags=("--num_workers=0",),
     )
-    metrics = measure(plan, args.arm, args.seen_arms.split(","), args.episodes, args.eval_seed)
+    plans = [replace(plan, folder=args.folder / f"seed_{seed}", seed=seed) for seed in seeds]
+    metrics = measure(plans, args.arm, args.seen_arms.split(","), args.episodes, args.eval_seed)
     show(metrics)
-    write_result("adaptation", metrics, args.seed, command_line("adaptation", arguments))
+    write_result("adaptation", metrics, seeds, command_line("adaptation", arguments))
 
 
 if __name__ == "__main__":

@@ -17,13 +17,13 @@ from lerobot_wam.modeling_wam import WAMPolicy  # noqa: E402
 
 
 def test_the_change_is_of_pairs_and_so_is_its_interval():
-    before = [True] * 50 + [False] * 50
-    found = adaptation.compared(before, [True] * 49 + [False] * 48 + [True] * 3)
-    assert (found["lost"], found["gained"], found["pairs"]) == (1, 3, 100)
+    before = [1.0] * 50 + [0.0] * 50
+    found = adaptation.compared(before, [1.0] * 49 + [0.0] * 48 + [1.0] * 3)
+    assert found["scenes"] == 100
     assert found["change"] == pytest.approx(0.02)
     low, high = found["change_95"]
     assert -0.03 < low < 0 < high < 0.06  # unpaired it would be as wide as 0.28
-    assert found["after"]["successes"] == 52
+    assert adaptation.by_scene([[True, False], [True, True], [True, False]]) == pytest.approx([1, 1 / 3])
 
 
 def test_heads_from_scratch_begin_at_random_in_an_unchanged_network(tmp_path: Path):

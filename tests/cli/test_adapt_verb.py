@@ -15,7 +15,7 @@ from tiny_policies import ARM_JOINTS, build_policy, write_dataset
 from lerobot_wam.cli import adapt as verb
 from lerobot_wam.cli.main import main
 from lerobot_wam.modeling_wam import WAMPolicy
-from lerobot_wam.training.adapt import AdaptPlan
+from lerobot_wam.training.adapt_plan import AdaptPlan
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from lerobot_wam.data.mixture import Mixture
 from lerobot_wam.data.recipe import MixtureEntry, MixtureRecipe
 from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.training import adapt as adaptation
-from lerobot_wam.training.adapt import AdaptPlan, adapt, load, split_episodes, stored_cotraining
+from lerobot_wam.training.adapt import adapt, load, split_episodes, stored_cotraining
+from lerobot_wam.training.adapt_plan import AdaptPlan
 from lerobot_wam.training.loop import window_shape
 from lerobot_wam.weights import PER_ROBOT
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lerobot_wam.training.adapt import Adaptation, AdaptPlan
+    from lerobot_wam.training.adapt_plan import Adaptation, AdaptPlan
 
 HELP = "teach a trained policy another robot from a few minutes of data"
 PASSES_ON = True
@@ -111,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
 def make_plan(args: argparse.Namespace) -> "AdaptPlan":
     """Return what the arguments ask for, and say which earlier data is used."""
     from lerobot_wam.data.recipe import MixtureEntry, load_recipe
-    from lerobot_wam.training.adapt import AdaptPlan, local_checkpoint, stored_cotraining
+    from lerobot_wam.training.adapt import local_checkpoint, stored_cotraining
+    from lerobot_wam.training.adapt_plan import AdaptPlan
 
     cameras = [pair.partition("=") for pair in args.camera]
     if wrong := [camera for camera, equals, _ in cameras if not equals]:
