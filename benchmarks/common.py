@@ -100,7 +100,7 @@ def current_commit() -> str:
 def write_result(
     name: str,
     metrics: Mapping[str, Any],
-    seed: int,
+    seed: int | Sequence[int],
     command: str,
     *,
     measured_on: Mapping[str, str] | None = None,
@@ -112,7 +112,7 @@ def write_result(
     Args:
         name: File name without its ending.
         metrics: Names with units to JSON values.
-        seed: Seed of the run.
+        seed: Seed of the run, or seeds.
         command: What repeats it.
         measured_on: What `environment()` said where it was measured; None for here.
         date: When it was measured; None for now.
