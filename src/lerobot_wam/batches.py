@@ -24,6 +24,7 @@ from lerobot_wam.data.views import draw_augmentations, tile_views
 from lerobot_wam.data.windows import cut_batch, hold_last, latent_frame_mask
 from lerobot_wam.diffusion.objective import TrainingWindow
 from lerobot_wam.embodiments.action_space import ActionSpace
+from lerobot_wam.embodiments.spec import FRAMES_PER_LATENT
 from lerobot_wam.frozen import FrozenCodecs
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ class BatchReader:
         config, codecs = self.config, self.codecs
         chunks = chunks or config.max_chunks
         windows = (self._of_mixture if CATEGORY in batch else self._of_lerobot)(batch, rows, chunks)
-        frame_mask = latent_frame_mask(~windows.frame_real, codecs.video.temporal_stride)
+        frame_mask = latent_frame_mask(~windows.frame_real, FRAMES_PER_LATENT)
         device, first = frame_mask.device, windows.anchor[:, 0]
         latent, condition = windows.latent, windows.condition
         if latent is None:
@@ -191,7 +192,7 @@ class BatchReader:
 
         pixels = latent = condition = None
         if LATENT in batch:
-            latents = 1 + (frames - 1) // self.codecs.video.temporal_stride
+            latents = 1 + (frames - 1) // FRAMES_PER_LATENT
             latent, anchor = take(LATENT, latents, 2).float(), take(ANCHOR, chunks) * 2 - 1
             condition = take(CONDITION, latents, 2).float() if CONDITION in batch else None
         else:

@@ -26,6 +26,7 @@ from lerobot_wam.diffusion.sampler import SamplerConfig
 from lerobot_wam.diffusion.schedule import NoiseConfig
 from lerobot_wam.embodiments.action_space import ActionSpace
 from lerobot_wam.embodiments.resolve import load_stored_embodiment
+from lerobot_wam.embodiments.spec import FRAMES_PER_LATENT
 from lerobot_wam.frozen import FrozenCodecs, embed_components, resolve_embedded
 from lerobot_wam.launching import settle_average, settle_sharding
 from lerobot_wam.model.transformer import Block
@@ -217,7 +218,7 @@ class WAMPolicy(PreTrainedPolicy):
         if self.training:
             batch = self.reader.augmented(batch, generators)
         if type(self.model.blocks[0]) is Block:
-            frame_mask = latent_frame_mask(~frame_real, self.video_codec.temporal_stride)
+            frame_mask = latent_frame_mask(~frame_real, FRAMES_PER_LATENT)
             chunks_B = real_chunks(action_real, frame_mask, self.config.max_chunks)
         else:  # sharded blocks talk to the other processes, so all must run equally often
             chunks_B = torch.full((len(frame_real),), self.config.max_chunks)
@@ -351,7 +352,7 @@ class WAMPolicy(PreTrainedPolicy):
             datasets=[dataset_repo_id] if dataset_repo_id else [],
             base_model=str(base) if base is not None and not Path(base).exists() else None,
             embodiments=robot_rows(self.config.embodiments),
-            data=[data_row(dataset_meta)] if dataset_meta is not None else [],
+            data=[data_row(meta) for meta in getattr(dataset_meta, "datasets", [dataset_meta]) if meta is not None],
             training=training_rows(cfg) if cfg is not None else None,
             robot_type=None if dataset_meta is None else dataset_meta.robot_type,
             env_type=cfg.env.type if cfg is not None and cfg.env is not None else None,

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def cache(recipe: Path, *flags: str) -> int:
 
 def mixture(recipe: Path, cached: bool = True, **options: Any) -> Mixture:
     config = tiny_config(**(OPTIONS | options))
-    codec = video_key(config) if cached else None
+    codec = partial(video_key, config) if cached else None
     return Mixture(load_recipe(recipe), window_shape(config), codec=codec)
 
 

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from tiny_policies import ARM_JOINTS, MOBILE_JOINTS, SIZE, TINY, write_dataset
 
 from lerobot_wam.cli.main import main
+from lerobot_wam.data.mixture import Mixture
 from lerobot_wam.data.recipe import load_recipe
 from lerobot_wam.modeling_wam import WAMPolicy
-from lerobot_wam.training.loop import StopTraining, train
+from lerobot_wam.training.loop import StopTraining, train, window_shape
 from lerobot_wam.weights import PER_ROBOT
 
 FLAGS = [
@@ -95,6 +96,8 @@ def test_the_checkpoint_knows_every_robot_and_acts_as_each(mixture: Path, tmp_pa
     policy = WAMPolicy.from_pretrained(folder)
     assert list(policy.config.embodiments) == ["wam_sim_viperx", "fast_arm", "mobile", "humans"]
     assert [entry["name"] for entry in policy.config.mixture["datasets"]] == ["arm", "fast", "mobile", "humans"]
+    meta = Mixture(load_recipe(mixture), window_shape(policy.config), policy.config.embodiments).meta
+    assert "| local/humans | unknown | 2 | 100 |" in str(policy.generate_model_card(dataset_meta=meta))
     front, view = "observation.images.front", torch.rand(1, 3, SIZE, SIZE)
     arm = {front: view, "observation.state": torch.zeros(1, len(ARM_JOINTS)), "task": ["push red"]}
     mobile = {front: view, "observation.state": torch.zeros(1, len(MOBILE_JOINTS)), "task": ["push red"]}

@@ -6,7 +6,7 @@ uninterrupted process would.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
 from lerobot_wam.data.batch import ACTION, ANCHOR, STATE, WINDOW
 from lerobot_wam.data.recipe import MixtureRecipe
@@ -42,6 +43,7 @@ class MixtureMeta:
         text_folders: Cached text tokens.
         embodiments: Name -> {"spec", "statistics"}, in category order: the checkpoint's, then the new ones.
         sources: Names of the recipe's entries.
+        datasets: LeRobot's metadata of each entry's dataset.
     """
 
     recipe: MixtureRecipe
@@ -53,6 +55,7 @@ class MixtureMeta:
     tasks: pd.DataFrame
     total_episodes: int
     total_frames: int
+    datasets: list[LeRobotDatasetMetadata]
     text_folders: tuple[Path, ...] = ()
     camera_keys: tuple[str, ...] = (WINDOW, ANCHOR)
     stats: dict[str, Any] = field(default_factory=dict)
@@ -83,7 +86,7 @@ class Mixture(torch.utils.data.Dataset):
         shape: The policy's windows.
         stored: Embodiments of a checkpoint, whose specs and statistics win; None for a new policy.
         seed: Of every draw.
-        codec: What makes the policy's latents: cached ones are then used where all datasets have them. None uses none.
+        codec: Tells what makes the policy's latents, where there are cached ones; None uses none of those.
 
     Raises:
         FileNotFoundError: A dataset that is not there.
@@ -99,7 +102,7 @@ class Mixture(torch.utils.data.Dataset):
         shape: WindowShape,
         stored: Mapping[str, Any] | None = None,
         seed: int = 0,
-        codec: Mapping[str, Any] | None = None,
+        codec: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         self.seed = seed
         stored = dict(stored or {})
@@ -134,6 +137,7 @@ class Mixture(torch.utils.data.Dataset):
             tasks=pd.DataFrame({"task_index": range(len(index))}, index=index),
             total_episodes=sum(len(source.episodes) for source in self.sources),
             total_frames=sum(source.frames for source in self.sources),
+            datasets=metas,
             text_folders=tuple(f for s in self.sources if s.latents and StoredTextCodec.are_in(f := s.texts_folder)),
         )
 

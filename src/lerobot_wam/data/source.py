@@ -1,8 +1,7 @@
 """One dataset of a mixture: found, held against its embodiment, and read as windows in the mixture's form."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +129,7 @@ class Source(torch.utils.data.Dataset):
         spec: The dataset's embodiment at the policy's rate.
         category: The embodiment's place among the policy's.
         shape: The policy's windows.
-        codec: What makes the latents that may be there already; None looks for none.
+        codec: Tells what makes the latents that may be there already, see `frozen.video_key`; None looks for none.
 
     Raises:
         ValueError: The dataset is too slow, no episode is long enough, or its latents are stale.
@@ -143,7 +142,7 @@ class Source(torch.utils.data.Dataset):
         spec: EmbodimentSpec,
         category: int,
         shape: WindowShape,
-        codec: Mapping[str, Any] | None = None,
+        codec: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         self.entry, self.number, self.spec, self.category, self.shape = entry, number, spec, category, shape
         meta = open_metadata(entry)
@@ -177,7 +176,7 @@ class Source(torch.utils.data.Dataset):
         self._starts_until = np.cumsum(np.maximum(self._lengths - self._dropped, 0))
         self.latents: LatentCache | None = None
         if codec is not None and entry.latents != "none":
-            self.latents = LatentCache.open(self.latents_folder, partial(self.latents_key, codec))
+            self.latents = LatentCache.open(self.latents_folder, lambda: self.latents_key(codec()))
             if self.latents is None and entry.latents:
                 raise FileNotFoundError(f"{entry.name}: no latents in {entry.latents}: run lerobot-wam cache first")
         self._grid = None if self.latents is None else self.grid(self.latents.phases)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 from lerobot.configs.train import TrainPipelineConfig
@@ -108,7 +109,7 @@ def make_mixture(config: TrainPipelineConfig, recipe: MixtureRecipe | None, cach
                 for entry in found.datasets
             )
         )
-    codec = video_key(policy) if cached else None
+    codec = cache(partial(video_key, policy)) if cached else None  # may read gigabytes, so once, and if at all
     return Mixture(found, window_shape(policy), stored, config.seed or 0, codec)
 
 
