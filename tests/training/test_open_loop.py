@@ -60,19 +60,24 @@ def held_out(recording: MixtureEntry) -> HeldOut:
     return read_held_out(recording, SPEC, SHAPE, 1000)
 
 
-def test_every_step_with_a_chunk_before_it_is_a_window(held_out: HeldOut):
+def test_every_step_is_a_window(held_out: HeldOut):
     lift, gripper = held_out.state[:, 0], held_out.present[:, 0, 1]
-    assert torch.round(lift * 10).tolist() == [*range(8, 20), *range(8, 12)]  # nothing of the short episode
+    assert torch.round(lift * 10).tolist() == [*range(20), *range(6), *range(12)]
     assert torch.equal(gripper, torch.round(lift * 10))
-    assert held_out.real.sum(dim=1).tolist() == [8] * 5 + [7, 6, 5, 4, 3, 2, 1] + [4, 3, 2, 1]
-    torch.testing.assert_close(held_out.past_state[:, 0], lift - 0.8)
-    torch.testing.assert_close(held_out.past[:, -1, 1], gripper - 1)
+    assert held_out.real.sum(dim=1).tolist() == [8] * 12 + [*range(8, 0, -1), *range(6, 0, -1)] + [8] * 4 + [
+        *range(8, 0, -1)
+    ]
+    moved = torch.tensor([n >= 8 for length in (20, 6, 12) for n in range(length)])
+    torch.testing.assert_close(held_out.past_state[moved, 0], lift[moved] - 0.8)
+    torch.testing.assert_close(held_out.past[moved, -1, 1], gripper[moved] - 1)
+    torch.testing.assert_close(held_out.past[~moved, :, 0], lift[~moved, None].expand(-1, H))  # it has stood there
+    torch.testing.assert_close(held_out.past[~moved, -1, 1], gripper[~moved])
     assert set(held_out.task) == {"lift it"}
 
 
 def test_fewer_windows_are_spread_over_all_episodes(recording: MixtureEntry):
     some = read_held_out(recording, SPEC, SHAPE, 4)
-    assert torch.round(some.state[:, 0] * 10).tolist() == [8, 13, 18, 11]
+    assert torch.round(some.state[:, 0] * 10).tolist() == [0, 12, 5, 11]
 
 
 def test_no_window_reaches_into_the_next_task(tmp_path: Path):
@@ -81,24 +86,27 @@ def test_no_window_reaches_into_the_next_task(tmp_path: Path):
         tasks=lambda _, step: "up" if step < 10 else "on",
     )  # fmt: skip
     both = read_held_out(MixtureEntry("local/two", root=str(root)), SPEC, SHAPE, 1000)
-    assert both.task[:2] == ["up", "up"]
-    assert both.real[:2].sum(dim=1).tolist() == [2, 1]
-    assert set(both.task[2:]) == {"on"}
+    assert both.task == ["up"] * 10 + ["on"] * 14
+    assert both.real[:10].sum(dim=1).tolist() == [8, 8, 8, 7, 6, 5, 4, 3, 2, 1]
 
 
 def test_a_faster_recording_is_read_at_the_robots_rate(tmp_path: Path):
     joints = ["lift.pos", "gripper.pos"]
     root = write_dataset(tmp_path / "fast", (40,), joints=joints, change=ramp, fps=20)
     fast = read_held_out(MixtureEntry("local/fast", root=str(root)), SPEC, SHAPE, 1000)
-    assert torch.round(fast.state[0] * 10)[0] == 16
-    assert fast.present[0, :3, 1].tolist() == [16, 18, 20]
+    assert torch.round(fast.state[16] * 10)[0] == 16
+    assert fast.present[16, :3, 1].tolist() == [16, 18, 20]
+    assert fast.past[16, :3, 1].tolist() == [0, 2, 4]
 
 
 def test_what_holding_still_and_the_last_motion_get_wrong(held_out: HeldOut):
     """A steady lift: standing still is wrong by 0.1 to 0.8, its last motion is right. The gripper counts steps."""
-    first = replace(held_out, real=held_out.real & (torch.arange(len(held_out.task)) == 0)[:, None])
-    assert joint_errors(hold_still(SPACE, held_out), first) == pytest.approx([0.45, 4.5])
-    assert joint_errors(copy_last_motion(SPACE, held_out), first) == pytest.approx([0, 8], abs=1e-6)
+    step = torch.arange(len(held_out.task))
+    moving, first = (replace(held_out, real=held_out.real & (step == n)[:, None]) for n in (8, 0))
+    assert joint_errors(hold_still(SPACE, held_out), moving) == pytest.approx([0.45, 4.5])
+    assert joint_errors(copy_last_motion(SPACE, held_out), moving) == pytest.approx([0, 8], abs=1e-6)
+    for yardstick in (hold_still, copy_last_motion):  # nothing has moved yet
+        assert joint_errors(yardstick(SPACE, held_out), first) == pytest.approx([0.45, 3.5])
 
 
 def test_padded_steps_do_not_count(held_out: HeldOut):

@@ -1,8 +1,9 @@
 """How far predicted actions are from recorded ones, joint by joint, beside what needs no policy at all.
 
 Each window has a *past* and a *present* chunk. The policy sees the picture and the state between the two and predicts
-the present one; two yardsticks know the past one as well. Shape legend: N windows, H actions per chunk, A action and S
-state dimensions.
+the present one; two yardsticks know the past one as well. Every step of an episode counts; in its first chunk, where
+there is no whole chunk before, the robot is taken to have stood. Shape legend: N windows, H actions per chunk, A action
+and S state dimensions.
 """
 
 from collections.abc import Sequence
@@ -55,26 +56,45 @@ def read_held_out(entry: MixtureEntry, spec: EmbodimentSpec, shape: WindowShape,
         windows: How many to read; fewer where the episodes hold fewer.
 
     Raises:
-        ValueError: No episode is longer than a chunk, or the recording is too slow.
+        ValueError: No episode is long enough, or the recording is too slow.
     """
-    # No start in an episode's last chunk: at least one present action is real.
-    two_chunks = replace(shape, max_chunks=2, drop_n_last_frames=shape.chunk_steps)
-    source = Source(entry, 0, spec, 0, two_chunks)
+    source = Source(entry, 0, spec, 0, replace(shape, max_chunks=1, drop_n_last_frames=0))
+    reach = source.timing.frame_offsets[-1]
     numbers = np.linspace(0, source.starts - 1, min(windows, source.starts)).round().astype(int)
-    items = [source.window(source.start(n)) for n in tqdm(numbers.tolist(), desc="held-out windows", unit="window")]
-    states = torch.stack([item[STATE] for item in items])[..., : len(spec.state)]
-    actions = torch.stack([item[ACTION] for item in items])[..., : len(spec.action)].unflatten(1, (2, -1))
-    real = ~torch.stack([item[ACTION_IS_PAD] for item in items])
-    kept = real[:, shape.chunk_steps]  # not so where the task changes before
+    states, past_states, actions, past_actions, frames, real, tasks = ([] for _ in range(7))
+    for number in tqdm(numbers.tolist(), desc="held-out windows", unit="window"):
+        start = source.start(number)
+        item = source.window(start)
+        state, action = item[STATE][0, : len(spec.state)], item[ACTION][:, : len(spec.action)]
+        past_state, past_action = state, _standing(spec, state, action)
+        if round(float(item["timestamp"]) * source.fps) >= reach:
+            before = source.window(start - reach)
+            past_state, past_action = before[STATE][0, : len(spec.state)], before[ACTION][:, : len(spec.action)]
+        states.append(state)
+        past_states.append(past_state)
+        actions.append(action)
+        past_actions.append(past_action)
+        frames.append(item[WINDOW][0])
+        real.append(~item[ACTION_IS_PAD])
+        tasks.append(item["task"])
     return HeldOut(
-        frame=torch.stack([item[WINDOW][spec.frames_per_chunk] for item in items])[kept],
-        task=[item["task"] for item, keep in zip(items, kept, strict=True) if keep],
-        state=states[kept, 1],
-        past_state=states[kept, 0],
-        past=actions[kept, 0],
-        present=actions[kept, 1],
-        real=real[kept, shape.chunk_steps :],
+        frame=torch.stack(frames),
+        task=tasks,
+        state=torch.stack(states),
+        past_state=torch.stack(past_states),
+        past=torch.stack(past_actions),
+        present=torch.stack(actions),
+        real=torch.stack(real),
     )
+
+
+def _standing(spec: EmbodimentSpec, state: Tensor, action: Tensor) -> Tensor:
+    """The chunk [H, A] of a robot that has stood at a state so far; a gripper's command is the one that comes."""
+    standing = action[:1].expand_as(action).clone()
+    for column, dimension in enumerate(spec.action):
+        if dimension.relative:
+            standing[:, column] = state[spec.state_names.index(dimension.name)]
+    return standing
 
 
 @torch.no_grad()
