@@ -38,7 +38,7 @@ from lerobot_wam.training.adapt import adapt, stored_cotraining
 from lerobot_wam.training.adapt_plan import Adaptation, AdaptPlan
 from lerobot_wam.training.growth import grow_checkpoint
 from lerobot_wam.training.loop import swapped
-from lerobot_wam.weights import PER_ROBOT
+from lerobot_wam.weights import is_per_robot
 
 SCRATCH = "scratch"
 
@@ -56,7 +56,7 @@ def with_random_robot(checkpoint: Path, out: Path, seed: int) -> Path:
             fresh = WorldActionModel(policy.config.model_config).state_dict()
             with torch.no_grad():
                 for name, parameter in policy.named_parameters():
-                    if any(part in name for part in PER_ROBOT):
+                    if is_per_robot(name):
                         parameter[policy.category] = fresh[name.partition("model.")[2]][policy.category]
             for processor in Path(grown).glob("policy_p*"):
                 shutil.copy(processor, out)

@@ -102,7 +102,7 @@ class BatchReader:
         A mixture draws its own while it loads.
         """
         video = self.space.spec.video
-        if CATEGORY in batch or (video.crop == 1 and not video.color_jitter):
+        if CATEGORY in batch or not video.augments:
             return batch
         return {**batch, AUGMENTATION: [draw_augmentations(video, 1, generator)[0] for generator in generators]}
 

@@ -6,6 +6,7 @@ import math
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -35,7 +36,7 @@ from lerobot_wam.model_card import data_row, generate_card, robot_rows, training
 from lerobot_wam.optimizer import MuonAdamWConfig, split_parameters
 from lerobot_wam.runtime.session import Runtime
 from lerobot_wam.runtime.state import LoopRules, Observation, Session
-from lerobot_wam.weights import PER_ROBOT, read_weights, replaced
+from lerobot_wam.weights import is_per_robot, read_weights, replaced
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class WAMPolicy(PreTrainedPolicy):
         self.model.gradient_checkpointing = config.gradient_checkpointing
         if config.trainable == "heads":
             for name, parameter in self.model.named_parameters():
-                parameter.requires_grad_(any(part in name for part in PER_ROBOT))
+                parameter.requires_grad_(is_per_robot(name))
         self.ema_model: WorldActionModel | None = None
         if config.ema_decay > 0:
             self.ema_model = copy.deepcopy(self.model).requires_grad_(False)
@@ -171,7 +172,7 @@ class WAMPolicy(PreTrainedPolicy):
         Weights of single robots may have a rate of their own. They do not decay: a batch need not hold every robot.
         """
         named = {name: p for name, p in self.named_parameters() if p.requires_grad}
-        heads = {name: p for name, p in named.items() if any(part in name for part in PER_ROBOT)}
+        heads = {name: p for name, p in named.items() if is_per_robot(name)}
         trunk = {name: p for name, p in named.items() if name not in heads}
         own_rate = {} if self.config.heads_lr is None else {"lr": self.config.heads_lr}
         if self.config.optimizer == "muon_adamw":
@@ -245,11 +246,12 @@ class WAMPolicy(PreTrainedPolicy):
 
         Processes average their logs key by key, so every one of them must name every dataset at every step.
         """
-        for index, name in enumerate(self._source_losses):
-            own = loss[source == index]
-            if len(own):
-                self._source_losses[name] = own.mean().item()
-        everyone = loss.mean().item()
+        losses, names = loss.tolist(), list(self._source_losses)
+        own: dict[str, list[float]] = {}
+        for index, value in zip(source.tolist(), losses, strict=True):
+            own.setdefault(names[index], []).append(value)
+        self._source_losses |= {name: fmean(values) for name, values in own.items()}
+        everyone = fmean(losses)
         return {f"loss/{name}": everyone if last is None else last for name, last in self._source_losses.items()}
 
     def reset(self) -> None:

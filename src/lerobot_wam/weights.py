@@ -23,6 +23,11 @@ _WRITING, _WRITTEN = ".saving", ".saved"
 _SHOWN = 5
 
 
+def is_per_robot(name: str) -> bool:
+    """Whether a tensor has rows of its own for every robot."""
+    return any(part in name for part in PER_ROBOT)
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold a checkpoint's weights.
 
@@ -124,7 +129,7 @@ def match(stored: Mapping[str, list[int]], expected: Mapping[str, Tensor]) -> tu
     problems += [f"unexpected {name}" for name in stored_as.keys() - expected.keys()]
     for name in expected.keys() & stored_as.keys():
         found, wanted = stored[stored_as[name]], list(expected[name].shape)
-        shared = any(part in name for part in PER_ROBOT) and found == [1, *wanted[1:]]
+        shared = is_per_robot(name) and found == [1, *wanted[1:]]
         if found != wanted and not shared:
             problems.append(f"{name} is {found}, expected {wanted}")
     return stored_as, sorted(problems)

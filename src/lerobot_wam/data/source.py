@@ -261,7 +261,7 @@ class Source(torch.utils.data.Dataset):
     @property
     def augments(self) -> bool:
         """Whether the embodiment has crops or colours to draw."""
-        return self.spec.video.crop < 1 or bool(self.spec.video.color_jitter)
+        return self.spec.video.augments
 
     def sample(self, rng: np.random.Generator) -> dict[str, Any]:
         """Draw a window, its crop and colours, see `data/batch.py` for what it holds."""

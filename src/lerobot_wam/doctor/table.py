@@ -13,15 +13,18 @@ An average of the weights is counted where the preset keeps one, but not under F
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from textwrap import dedent
 
 import torch
 
 from lerobot_wam.configuration_wam import WAMConfig
-from lerobot_wam.doctor.checkup import PARTS, PUBLISHED
+from lerobot_wam.doctor.checkup import PUBLISHED
 from lerobot_wam.doctor.memory import adapter_parameters, geometry, memory
 from lerobot_wam.embodiments.spec import load_embodiment
 from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.presets import PRESETS
+from lerobot_wam.terminal import table
+from lerobot_wam.weights import is_per_robot
 
 MODES = {"full": "everything", "lora": "LoRA, rank 16", "heads": "robots' parts"}
 SHARDS = (8, 16)
@@ -58,8 +61,7 @@ def rows() -> Iterator[Row]:
             network = WorldActionModel(config.model_config)
         total = sum(p.numel() for p in network.parameters())
         in_blocks = sum(p.numel() for p in network.blocks.parameters())
-        marks = PARTS["robots' encoders and decoders"]
-        robots = sum(p.numel() for name, p in network.named_parameters() if any(mark in name for mark in marks))
+        robots = sum(p.numel() for name, p in network.named_parameters() if is_per_robot(name))
         # The video autoencoder keeps float32.
         frozen = 4 * PUBLISHED.get(config.video_codec, (0,))[0] + 2 * PUBLISHED.get(config.image_codec, (0,))[0]
         sizes = geometry(config, load_embodiment(ROBOTS.get(preset, "oxe_droid")))
@@ -85,9 +87,5 @@ def as_text() -> str:
     for row in rows():
         sizes = (row.single, row.ddp, *row.fsdp.values())
         lines.append((row.preset, MODES[row.mode], *(f"{size / 1e9:.3g} GB" for size in sizes)))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        "  ".join(f"{cell:{'<' if i < 2 else '>'}{widths[i]}}" for i, cell in enumerate(line)).rstrip()
-        for line in lines
-    ]
-    return "\n".join([*text, "", "estimate for one window a GPU; without the CUDA context and the codecs' activations"])
+    text = dedent("\n".join(table(lines, "<<>>" + ">" * len(SHARDS))))
+    return "\n".join([text, "", "estimate for one window a GPU; without the CUDA context and the codecs' activations"])

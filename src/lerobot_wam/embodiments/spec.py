@@ -135,6 +135,11 @@ class VideoTransform:
     color_jitter: tuple[float, ...] = ()
     uint8: bool = False
 
+    @property
+    def augments(self) -> bool:
+        """Whether training draws crops or colours."""
+        return self.crop < 1 or bool(self.color_jitter)
+
     def __post_init__(self) -> None:
         if not 0 < self.crop <= 1:
             raise ValueError(f"crop is {self.crop}, expected a share of the view above 0 and at most 1")

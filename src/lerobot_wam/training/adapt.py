@@ -31,6 +31,7 @@ from lerobot.utils.feature_utils import dataset_to_policy_features
 from torch import Tensor
 
 from lerobot_wam.configuration_wam import WAMConfig
+from lerobot_wam.data.latents import write_whole
 from lerobot_wam.data.mixture import Mixture
 from lerobot_wam.data.recipe import MixtureEntry, MixtureRecipe
 from lerobot_wam.data.source import open_metadata
@@ -333,6 +334,5 @@ class _Watch:
             raise StopTraining
 
     def _write(self) -> None:
-        beside = self._file.with_suffix(".tmp")
-        beside.write_text(json.dumps([dataclasses.asdict(evaluation) for evaluation in self.history], indent=1) + "\n")
-        beside.replace(self._file)
+        text = json.dumps([dataclasses.asdict(evaluation) for evaluation in self.history], indent=1) + "\n"
+        write_whole(self._file, lambda part: part.write_text(text))

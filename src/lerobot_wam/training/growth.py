@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.embodiments.resolve import load_stored_embodiment
-from lerobot_wam.weights import CONFIG, MANIFEST, PER_ROBOT, open_weights, replaced, weight_files
+from lerobot_wam.weights import CONFIG, MANIFEST, is_per_robot, open_weights, replaced, weight_files
 
 _OF_THE_OLD_WEIGHTS = ("model*.safetensors*", CONFIG, MANIFEST, "train_config.json", "README.md")
 
@@ -56,7 +56,7 @@ def grow_checkpoint(source: Path, out: Path, stored: dict[str, Any], name: str, 
             file = open_weights(path)
             tensors = {key: file.get_tensor(key) for key in sorted(file.keys())}
             for key, tensor in tensors.items():
-                if any(part in key for part in PER_ROBOT):
+                if is_per_robot(key):
                     # A single row, as in official checkpoints, serves every robot.
                     tensors[key] = tensor[rows if len(tensor) > 1 else torch.zeros_like(rows)]
             save_file(tensors, folder / path.name, metadata={"format": "pt"})
