@@ -19,7 +19,8 @@ from torch.distributed.fsdp import FullStateDictConfig, MixedPrecision, Sharding
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP  # noqa: N817
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
-from lerobot_wam.configuration_wam import SettingError, WAMConfig
+from lerobot_wam.command_line import SettingError
+from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.model.transformer import Block
 from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.modeling_wam import WAMPolicy

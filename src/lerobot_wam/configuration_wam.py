@@ -1,33 +1,27 @@
 """`WAMConfig`: every setting of a World Action Model policy, with its unit and where its default comes from."""
 
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-import httpx
-from draccus.utils import DecodingError
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HFValidationError
 from lerobot.configs import NormalizationMode, PreTrainedConfig, parser
 from lerobot.optim import AdamWConfig, LRSchedulerConfig, OptimizerConfig
-from lerobot.utils.constants import HF_LEROBOT_HOME
 
 from lerobot_wam.codecs.video import CONDITION_MASK_CHANNELS
+from lerobot_wam.command_line import SettingError, check_dataset_argument
 from lerobot_wam.embodiments.spec import FRAMES_PER_LATENT, LATENTS_PER_CHUNK, load_embodiment
 from lerobot_wam.model.config import ModelConfig, VisualSummaryConfig
 from lerobot_wam.optimizer import FlatThenLinearSchedulerConfig, MuonAdamWConfig
-from lerobot_wam.presets import COMPAT, PRESETS
+from lerobot_wam.presets import COMPAT, PRESETS, SPEEDS
 
 COMPUTED_OF_16 = ("8", "7", "6", "5")
 """The official choices of computed steps, all among 16 (spec §3.2)."""
 
-
-class SettingError(DecodingError):
-    """A setting that does not fit. LeRobot's command line prints the message of this kind of error, no traceback."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__((), message)
+CHOICES = {
+    "passes": ("eager", "compile", "graphs"),
+    "quantization": ("none", "fp8", "int8", "int4"),
+    "attention": ("auto", "cudnn", "flash", "efficient", "math"),
+}
+"""What may stand in these fields."""
 
 
 def _from_preset() -> Any:
@@ -109,9 +103,12 @@ class WAMConfig(PreTrainedConfig):
         early_anchor_steps: See above; 0 turns it off.
         drop_n_last_frames: Windows do not start in the last so many frames of an episode.
         solver: "euler" or "unipc".
+        speed: A dial over the four fields named next: "exact", "official", "fast" or "flash" (see `SPEEDS`). It also
+            overrides what a checkpoint stores, and returns to None once it has filled them.
         num_inference_steps: Solver steps per chunk.
         computed_steps: Steps that the network is run for: "all"; "8", "7", "6" or "5" of 16 by the official tables;
-            or "dynamic", by the similarity of successive velocities. The others repeat the last velocity.
+            or "dynamic", by the similarity of successive velocities.
+        skipped_steps: The others "repeat" the last velocity, or "extrapolate" the line through the last two in sigma.
         video_final_sigma: Noise level at which the video stops; the actions go to 0.
         restart_frame: What a restarted window is conditioned on: the "newest" frame, or the "official" choice, which
             is the oldest of eight. Official blocks also begin with a copy of their own first frame instead of the
@@ -142,6 +139,12 @@ class WAMConfig(PreTrainedConfig):
         weights_dtype: "float32" or "bfloat16": how the weights are held and saved; a checkpoint of the other kind is
             converted while it is loaded. Whole models are trained in float32.
         max_shard_size: Largest weight file of a checkpoint; bigger models are saved as several.
+        action_only: Do not finish the imagined video: no pass is made for it alone, and it cannot be looked at.
+        smoothing: Smooth each chunk's actions as in the paper (spec §3.5).
+        passes: How the network is run in closed loop: "eager", "compile" or with CUDA "graphs".
+        quantization: Kind of the blocks' matrix products in closed loop: "none", "fp8", "int8" or "int4".
+        attention: Kernel of the attention in closed loop: "auto" is torch's choice, or "cudnn", "flash", "efficient"
+            or "math".
         save_predicted_video: Let `lerobot-eval` write the imagined video beside the real one.
     """
 
@@ -204,10 +207,12 @@ class WAMConfig(PreTrainedConfig):
     drop_n_last_frames: int = _from_preset()
 
     solver: Literal["euler", "unipc"] = _from_preset()
+    speed: str | None = None  # no Literal, as for the preset
     num_inference_steps: int = _from_preset()
     computed_steps: str = _from_preset()  # no Literal: draccus reads 8 as a number and refuses it
-    video_final_sigma: float = 0.0
+    video_final_sigma: float = _from_preset()
     guidance_scale: float = _from_preset()
+    skipped_steps: Literal["repeat", "extrapolate"] = "repeat"
     negative_prompt: str = _from_preset()
     restart_frame: Literal["newest", "official"] = _from_preset()
     noise_stream: Literal["session", "fixed"] = _from_preset()
@@ -233,7 +238,16 @@ class WAMConfig(PreTrainedConfig):
     weights_dtype: Literal["float32", "bfloat16"] = "float32"
     max_shard_size: str = "5GB"
 
+    action_only: bool = False
+    smoothing: bool = False
+    passes: str = "eager"
+    quantization: str = "none"
+    attention: str = "auto"
     save_predicted_video: bool = False
+
+    # `lerobot-rollout` puts its RTCConfig here after loading. No field: it is not saved, and importing its type
+    # would import every policy of LeRobot.
+    rtc_config: ClassVar[Any] = None
 
     # Normalisation belongs to the embodiment and is anchored at each chunk's state, so LeRobot's own stays out.
     normalization_mapping: dict[str, NormalizationMode] = field(
@@ -255,11 +269,29 @@ class WAMConfig(PreTrainedConfig):
                 raise SettingError(str(error)) from error
             if self.chunk_steps is None and self.video_stride is None:
                 self.chunk_steps, self.video_stride = spec.chunk_steps, spec.video_stride
+        if self.speed is not None:
+            self._turn_dial()
         for name, value in (PRESETS[self.preset] | COMPAT[self.compat]).items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
         self._check()
-        _check_dataset_argument()
+        check_dataset_argument()
+
+    def _turn_dial(self) -> None:
+        """Fill the fields that `speed` stands for; what a checkpoint stored gives way, what is given beside it not."""
+        if self.speed not in SPEEDS:
+            raise SettingError(f"speed is {self.speed!r}; expected {', '.join(SPEEDS)}.")
+        settings = {"guidance_scale": PRESETS[self.preset]["guidance_scale"]} | SPEEDS[self.speed]
+        for name, value in settings.items():
+            # A loaded configuration knows its robots, and does not tell which of its fields were flags.
+            given = parser.parse_arg(f"policy.{name}") if self.embodiments else getattr(self, name)
+            if given is not None and type(value)(given) != value:
+                raise SettingError(
+                    f"speed {self.speed} sets {name} to {value}, but {name} is {given}: leave out --policy.{name}, or "
+                    "--policy.speed and set its fields one by one."
+                )
+            setattr(self, name, value)
+        self.speed = None
 
     def _check(self) -> None:
         frames = LATENTS_PER_CHUNK * FRAMES_PER_LATENT
@@ -297,6 +329,13 @@ class WAMConfig(PreTrainedConfig):
             raise SettingError(
                 f"computed_steps {self.computed_steps} chooses among 16 steps, but num_inference_steps is "
                 f"{self.num_inference_steps}: set it to 16, or computed_steps to all or dynamic."
+            )
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise SettingError(f"{name} is {getattr(self, name)!r}; expected {', '.join(choices)}.")
+        if self.action_only and self.save_predicted_video:
+            raise SettingError(
+                "action_only leaves the video unfinished, so save_predicted_video=true has nothing to save."
             )
         if not 0 <= self.video_final_sigma < 1:
             raise SettingError(f"video_final_sigma is {self.video_final_sigma}; expected 0 (clean) to below 1.")
@@ -374,30 +413,3 @@ class WAMConfig(PreTrainedConfig):
                 f"no camera among the inputs ({', '.join(self.input_features or {}) or 'none'}): "
                 "a world action model needs observation.images.*"
             )
-
-
-def _check_dataset_argument() -> None:
-    """Refuse `lerobot-train --dataset.repo_id=...` of what is neither on this disk nor on the Hub.
-
-    Other commands may name a dataset that they are about to record.
-
-    Raises:
-        SettingError: One line, where the Hub's client would report sixty.
-    """
-    repo_id, root = parser.parse_arg("dataset.repo_id"), parser.parse_arg("dataset.root")
-    training = Path(sys.argv[0]).stem.replace("-", "_") == "lerobot_train"
-    if not training or repo_id is None or parser.parse_arg("dataset.repo_type") == "bucket":
-        return
-    folder = Path(root) if root else HF_LEROBOT_HOME / repo_id
-    if (folder / "meta" / "info.json").is_file():
-        return
-    try:
-        on_hub = HfApi().repo_exists(repo_id, repo_type="dataset")
-    except (OSError, httpx.HTTPError, HFValidationError):
-        # Offline, LeRobot's own cache may still hold what no --dataset.root names.
-        on_hub = root is None
-    if not on_hub:
-        raise SettingError(
-            f"no dataset {repo_id!r}: {folder} has no meta/info.json, and the Hub has none of that name (or cannot be "
-            "reached): set --dataset.root to the folder of a LeRobotDataset v3, or correct --dataset.repo_id"
-        )

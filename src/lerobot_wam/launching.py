@@ -4,7 +4,8 @@ import logging
 
 from lerobot.configs import parser
 
-from lerobot_wam.configuration_wam import SettingError, WAMConfig
+from lerobot_wam.command_line import SettingError
+from lerobot_wam.configuration_wam import WAMConfig
 
 logger = logging.getLogger(__name__)
 

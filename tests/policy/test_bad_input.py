@@ -13,7 +13,8 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.scripts import lerobot_train
 from tiny_policies import ARM_JOINTS, MOBILE_JOINTS, build_policy, make_batch, observe, tiny_config, write_dataset
 
-from lerobot_wam.configuration_wam import SettingError, WAMConfig
+from lerobot_wam.command_line import SettingError
+from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.modeling_wam import WAMPolicy
 
 Train = Callable[..., Path]

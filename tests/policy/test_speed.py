@@ -1,0 +1,84 @@
+"""The speed dial fills the sampler's fields, and the other settings of the closed loop are checked."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from lerobot.configs import PreTrainedConfig
+from tiny_policies import build_policy, tiny_config
+
+from lerobot_wam.command_line import SettingError
+from lerobot_wam.configuration_wam import CHOICES, WAMConfig
+from lerobot_wam.modeling_wam import WAMPolicy
+from lerobot_wam.presets import SPEEDS
+
+FIELDS = ("num_inference_steps", "computed_steps", "guidance_scale", "video_final_sigma")
+SETTINGS = {
+    "exact": (16, "all", 5.0, 0.0),
+    "official": (16, "8", 5.0, 0.0),
+    "fast": (4, "all", 1.0, 0.0),
+    "flash": (1, "all", 1.0, 0.8),
+}
+
+
+def resolved(config: PreTrainedConfig) -> tuple[object, ...]:
+    return tuple(getattr(config, name) for name in FIELDS)
+
+
+@pytest.fixture
+def saved(arm_data: Path, tmp_path: Path) -> Path:
+    build_policy(arm_data).save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_the_dial_fills_a_new_policy(speed: str):
+    for compat in ("wam", "official"):
+        config = WAMConfig(preset="wan2.1-14b", device="cpu", speed=speed, compat=compat)
+        assert resolved(config) == SETTINGS[speed]
+        assert config.solver == "unipc"
+
+
+def test_guidance_is_the_presets_own():
+    assert WAMConfig(device="cpu", speed="exact").guidance_scale == 1.0
+    assert WAMConfig(device="cpu", speed="exact").solver == "euler"
+
+
+def test_a_checkpoint_keeps_what_the_dial_filled_and_takes_another_setting(saved: Path):
+    config = PreTrainedConfig.from_pretrained(saved, cli_overrides=["--speed=flash"])
+    policy = WAMPolicy.from_pretrained(saved, config=config)
+    assert (policy.runtime.sampler.steps, policy.runtime.sampler.video_final_sigma) == (1, 0.8)
+    policy.save_pretrained(saved)
+    assert json.loads((saved / "config.json").read_text())["speed"] is None
+    assert resolved(PreTrainedConfig.from_pretrained(saved)) == (1, "all", 1.0, 0.8)
+    changed = PreTrainedConfig.from_pretrained(saved, cli_overrides=["--num_inference_steps=2"])
+    assert resolved(changed) == (2, "all", 1.0, 0.8)
+    again = PreTrainedConfig.from_pretrained(saved, cli_overrides=["--speed=official"])
+    assert resolved(again) == (16, "8", 1.0, 0.0)
+
+
+def test_a_flag_beside_the_dial_must_agree_with_it(saved: Path, monkeypatch: pytest.MonkeyPatch):
+    message = "speed fast sets num_inference_steps to 4, but num_inference_steps is 8: leave out --policy.num_inf"
+    with pytest.raises(SettingError, match=message):
+        WAMConfig(device="cpu", speed="fast", num_inference_steps=8)
+    assert WAMConfig(device="cpu", speed="fast", num_inference_steps=4).num_inference_steps == 4
+    flags = ["--speed=fast", "--num_inference_steps=8"]
+    monkeypatch.setattr(sys, "argv", ["lerobot-eval", *(flag.replace("--", "--policy.") for flag in flags)])
+    with pytest.raises(SettingError, match=message):
+        PreTrainedConfig.from_pretrained(saved, cli_overrides=flags)
+    monkeypatch.setattr(sys, "argv", ["lerobot-eval", "--policy.num_inference_steps", "4"])
+    assert resolved(PreTrainedConfig.from_pretrained(saved, cli_overrides=flags[:1])) == (4, "all", 1.0, 0.0)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_an_unknown_choice_names_the_known_ones(name: str):
+    with pytest.raises(SettingError, match=f"{name} is 'turbo'; expected {', '.join(CHOICES[name])}"):
+        tiny_config(**{name: "turbo"})
+
+
+def test_impossible_wishes_are_refused():
+    with pytest.raises(SettingError, match="speed is 'turbo'; expected exact, official, fast, flash"):
+        tiny_config(speed="turbo", num_inference_steps=None)
+    with pytest.raises(SettingError, match="action_only leaves the video unfinished"):
+        tiny_config(action_only=True, save_predicted_video=True)
