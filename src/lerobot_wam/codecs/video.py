@@ -27,8 +27,16 @@ _CORNER = 1 / 64  # spatial frequency below which the spectrum is flat: things s
 _BRIGHTNESS = 0.3  # standard deviation of a whole scene's brightness
 
 
+VideoState = tuple[Tensor, ...]
+"""What a codec remembers of the frames that it has encoded of a clip; every tensor's first dimension is the batch."""
+
+
 class VideoCodec(Protocol):
-    """What the model needs from a video tokeniser. It works on the device of what it is given."""
+    """What the model needs from a video tokeniser. It works on the device of what it is given.
+
+    Codecs are causal: the first frame is encoded alone, then every group of four under what is remembered of the frames
+    before it. So a clip can be encoded as its frames arrive, and gives what the whole clip gives at once.
+    """
 
     latent_channels: int
     spatial_stride: int
@@ -57,6 +65,21 @@ class VideoCodec(Protocol):
         """[B,3,T,H,W] in [-1,1] to [B,C,F,h,w]."""
         ...
 
+    def encode_next(self, frames: Tensor, state: VideoState | None = None) -> tuple[Tensor, VideoState]:
+        """Encode the frames that follow in a clip. Nothing is kept here: states of several clips join by `torch.cat`.
+
+        Args:
+            frames: [B,3,1,H,W] in [-1,1] to begin a clip, [B,3,4,H,W] to go on with it.
+            state: What the call before returned; None begins a clip.
+
+        Returns:
+            One latent frame [B,C,1,h,w], and the state for the next call.
+
+        Raises:
+            ValueError: Another number of frames.
+        """
+        ...
+
     def decode(self, latents: Tensor) -> Tensor:
         """[B,C,F,h,w] to [B,3,T,H,W]."""
         ...
@@ -77,6 +100,15 @@ class VideoCodec(Protocol):
         mask = latents.new_zeros(len(latents), CONDITION_MASK_CHANNELS, *latents.shape[2:])
         mask[:, :, 0] = 1
         return torch.cat([mask, latents], dim=1)
+
+    def _check_group(self, frames: Tensor, state: VideoState | None) -> None:
+        """Refuse frames that are not one latent frame's."""
+        expected = 1 if state is None else TEMPORAL_STRIDE
+        if frames.shape[2] != expected:
+            raise ValueError(
+                f"{frames.shape[2]} frames {'begin' if state is None else 'go on with'} a clip, expected {expected}: "
+                "encode its first frame alone, then groups of four"
+            )
 
 
 class SpaceTimeDCTCodec(nn.Module, VideoCodec):
@@ -144,12 +176,23 @@ class SpaceTimeDCTCodec(nn.Module, VideoCodec):
         Returns:
             [B,C,1+k,H/p,W/p], about unit variance in the large channels.
         """
-        _, F, h, w = self.latent_shape(*video.shape[2:])
-        self.to(video.device)
-        p = self.spatial_stride
+        self.latent_shape(*video.shape[2:])
         first = video[:, :, :1].expand(-1, -1, TEMPORAL_STRIDE, -1, -1)
-        groups = torch.cat([first, video[:, :, 1:]], dim=2).to(self._analysis.dtype)
-        blocks = groups.reshape(video.shape[0], 3, F, TEMPORAL_STRIDE, h, p, w, p)
+        return self._transform(torch.cat([first, video[:, :, 1:]], dim=2))
+
+    def encode_next(self, frames: Tensor, state: VideoState | None = None) -> tuple[Tensor, VideoState]:
+        """One latent frame [B,C,1,h,w] and an empty state: groups of frames do not depend on one another."""
+        self._check_group(frames, state)
+        return self._transform(frames.expand(-1, -1, TEMPORAL_STRIDE, -1, -1)), ()
+
+    def _transform(self, groups: Tensor) -> Tensor:
+        """Latents [B,C,F,h,w] of whole groups of frames [B,3,4F,H,W]."""
+        B, _, T, H, W = groups.shape
+        self.to(groups.device)
+        p = self.spatial_stride
+        blocks = groups.to(self._analysis.dtype).reshape(
+            B, 3, T // TEMPORAL_STRIDE, TEMPORAL_STRIDE, H // p, p, W // p, p
+        )
         blocks_BFhwN = blocks.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
         return (blocks_BFhwN @ self._analysis).movedim(-1, 1)
 
