@@ -37,7 +37,7 @@ def run_chunk(runtime: Runtime, session: Session, rng: torch.Generator) -> None:
 
 
 def cache_bytes(session: Session) -> int:
-    return sum(branch.cache.bytes for branch in session.branches)
+    return 0 if session.branch is None else session.branch.cache.bytes
 
 
 def measure(

@@ -16,7 +16,7 @@ from lerobot_wam.model.cache import KVCache
 from lerobot_wam.model.config import ModelConfig, VisualSummaryConfig
 from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.runtime.session import Runtime
-from lerobot_wam.runtime.state import LoopRules, Observation, Session
+from lerobot_wam.runtime.state import LoopRules, Observation, Savings, Session
 
 SIZE, STEPS, CHUNKS = 32, 8, 3
 SPEC = EmbodimentSpec(
@@ -76,6 +76,8 @@ def make_runtime(
     execute_steps: int | None = None,
     stride: int = 1,
     rules: LoopRules | None = None,
+    savings: Savings | None = None,
+    action_only: bool = False,
     **sampler: Any,
 ) -> Runtime:
     """Two Euler steps a chunk unless `sampler` says otherwise."""
@@ -90,6 +92,8 @@ def make_runtime(
         negative_prompt="blurry",
         image_codec=None if model.config.image_dim is None else ColourCodec(),
         rules=rules or LoopRules(),
+        savings=savings or Savings(),
+        action_only=action_only,
     )
 
 

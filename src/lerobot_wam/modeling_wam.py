@@ -4,6 +4,7 @@ import copy
 import logging
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -16,6 +17,7 @@ from lerobot.utils.device_utils import resolve_safetensors_device
 from torch import Tensor
 
 from lerobot_wam.adoption import adopt_dataset
+from lerobot_wam.approximations import approximations
 from lerobot_wam.batches import BatchReader
 from lerobot_wam.codecs.text import TextCodec
 from lerobot_wam.codecs.video import VideoCodec
@@ -35,7 +37,7 @@ from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.model_card import data_row, generate_card, robot_rows, training_rows
 from lerobot_wam.optimizer import MuonAdamWConfig, split_parameters
 from lerobot_wam.runtime.session import Runtime
-from lerobot_wam.runtime.state import LoopRules, Observation, Session
+from lerobot_wam.runtime.state import LoopRules, Observation, Savings, Session
 from lerobot_wam.weights import is_per_robot, read_weights, replaced
 
 logger = logging.getLogger(__name__)
@@ -70,11 +72,8 @@ class WAMPolicy(PreTrainedPolicy):
         self.codecs = FrozenCodecs(config, getattr(dataset_meta, "text_folders", ()))
         settle_average(config)
         settle_sharding(config)
-        if config.computed_steps != "all":
-            logger.warning(
-                f"computed_steps is {config.computed_steps}: some of the {config.num_inference_steps} steps repeat the "
-                "last velocity, an approximation; --policy.computed_steps=all is exact"
-            )
+        if found := approximations(config):
+            logger.warning(f"approximations: {'; '.join(found)}")
         task_horizon = None if dataset_meta is None else adopt_dataset(config, dataset_meta)
         if not config.embodiments:
             raise ValueError(
@@ -115,6 +114,7 @@ class WAMPolicy(PreTrainedPolicy):
         )
         sources = config.mixture.get("datasets", [])
         self._source_losses: dict[str, float | None] = {source["name"]: None for source in sources}
+        self.savings = Savings()
         self.last_predicted_latents: Tensor | None = None
         self.reset()
 
@@ -142,6 +142,8 @@ class WAMPolicy(PreTrainedPolicy):
     def runtime(self) -> Runtime:
         """The closed-loop runtime on the acting weights."""
         config = self.config
+        # A sharded block's layers can only be called through the block.
+        whole = type(self.acting_model.blocks[0]) is Block
         return Runtime(
             self.acting_model,
             self.video_codec,
@@ -153,6 +155,7 @@ class WAMPolicy(PreTrainedPolicy):
                 guidance=config.guidance_scale,
                 video_final_sigma=config.video_final_sigma,
                 computed_steps=config.computed_steps,
+                skipped_steps=config.skipped_steps,
             ),
             config.video_stride,
             config.n_action_steps,
@@ -164,6 +167,7 @@ class WAMPolicy(PreTrainedPolicy):
                 noise_stream=config.noise_stream,
                 padded_actions=config.padded_actions,
             ),
+            savings=replace(self.savings, remember_context=self.savings.remember_context and whole),
         )
 
     def get_optim_params(self) -> Any:
@@ -268,11 +272,12 @@ class WAMPolicy(PreTrainedPolicy):
         first = self._sessions[0]
         chunks = first.chunks
         actions = runtime.act(self._sessions, observations)
-        if config.save_predicted_video and first.chunks > chunks and first.dream is not None:
+        dream = first.dream
+        if config.save_predicted_video and first.chunks > chunks and dream is not None and dream.latents is not None:
             executed = math.ceil(runtime.execute_steps / (config.video_stride * self.video_codec.temporal_stride))
-            latents = first.dream.latents[None, :, :executed]
+            latents = dream.latents[None, :, :executed]
             if chunks == 0:
-                frame = first.dream.anchor_frame[None, :, None]
+                frame = dream.anchor_frame[None, :, None]
                 latents = torch.cat([self.video_codec.encode(frame), latents], dim=2)
             self.last_predicted_latents = latents
         return torch.stack(actions)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from lerobot_wam.diffusion.sampler import SamplerConfig, sample_chunk
+from lerobot_wam.diffusion.steps import STATIC_STEPS
 
 VIDEO, ACTION = (2, 3, 2, 4, 4), (2, 8, 5)
 
@@ -12,7 +13,9 @@ VIDEO, ACTION = (2, 3, 2, 4, 4), (2, 8, 5)
 def toward(video_target: Tensor, action_target: Tensor):
     """Return the exact velocity field of a point mass: v = (x - target) / sigma."""
 
-    def velocity(video: Tensor, action: Tensor, video_t: float, action_t: float) -> tuple[Tensor, Tensor]:
+    def velocity(
+        video: Tensor, action: Tensor, video_t: float, action_t: float, guided: bool = True
+    ) -> tuple[Tensor, Tensor]:
         def field(x: Tensor, target: Tensor, t: float) -> Tensor:
             return (x - target) / (t / 1000) if t else torch.zeros_like(x)
 
@@ -39,7 +42,7 @@ def test_given_modality_is_fed_clean_and_returned(given: str) -> None:
     seen: list[tuple[float, float]] = []
     field = toward(torch.zeros(VIDEO), torch.zeros(ACTION))
 
-    def velocity(video: Tensor, action: Tensor, video_t: float, action_t: float) -> tuple[Tensor, Tensor]:
+    def velocity(video: Tensor, action: Tensor, video_t: float, action_t: float, guided: bool) -> tuple[Tensor, Tensor]:
         seen.append((video_t, action_t))
         return field(video, action, video_t, action_t)
 
@@ -51,17 +54,21 @@ def test_given_modality_is_fed_clean_and_returned(given: str) -> None:
     assert torch.equal(action, start_action) == (given == "action")
 
 
-def test_guidance_changes_video_only() -> None:
-    torch.manual_seed(0)
-    start = torch.randn(VIDEO), torch.randn(ACTION)
-    conditional = toward(torch.ones(VIDEO), torch.ones(ACTION))
-    negative = toward(-torch.ones(VIDEO), -torch.ones(ACTION))
-    plain = sample_chunk(conditional, *start, SamplerConfig())
-    guided = sample_chunk(conditional, *start, SamplerConfig(guidance=5.0), negative)
-    assert torch.equal(plain[1], guided[1])
-    assert (guided[0] - plain[0]).mean() > 1
-    with pytest.raises(ValueError, match="no negative branch"):
-        sample_chunk(conditional, *start, SamplerConfig(guidance=5.0))
+@pytest.mark.parametrize(("computed", "last"), [("all", 15), ("8", 15), ("5", 12)])
+def test_the_last_computed_step_needs_no_guidance_for_actions_alone(computed: str, last: int) -> None:
+    asked: list[bool] = []
+    field = toward(torch.zeros(VIDEO), torch.zeros(ACTION))
+
+    def velocity(video: Tensor, action: Tensor, video_t: float, action_t: float, guided: bool) -> tuple[Tensor, Tensor]:
+        asked.append(guided)
+        return field(video, action, video_t, action_t)
+
+    config = SamplerConfig(steps=16, guidance=5.0, computed_steps=computed)
+    for action_only in (False, True):
+        sample_chunk(velocity, torch.randn(VIDEO), torch.randn(ACTION), config, action_only=action_only)
+    passes = len(asked) // 2
+    assert passes == len([step for step in STATIC_STEPS.get(computed, range(16)) if step <= last])
+    assert asked == [True] * passes + [True] * (passes - 1) + [False]
 
 
 def test_video_may_stop_early() -> None:

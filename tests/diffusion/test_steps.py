@@ -16,7 +16,7 @@ VIDEO, ACTION = (2, 3, 2, 4, 4), (2, 8, 5)
 def test_only_listed_steps_run_the_network_and_all_move_the_sample(name: str) -> None:
     asked, seen = [], []
 
-    def velocity(video: Tensor, action: Tensor, video_t: float, action_t: float) -> tuple[Tensor, Tensor]:
+    def velocity(video: Tensor, action: Tensor, video_t: float, action_t: float, guided: bool) -> tuple[Tensor, Tensor]:
         asked.append(video_t)
         seen.append(video[0, 0, 0, 0, 0].item())
         return torch.ones(VIDEO), torch.ones(ACTION)
@@ -79,7 +79,7 @@ def test_dynamic_sampling_of_a_batch_equals_single_runs() -> None:
     counts: list[int] = []
 
     def field(rows: list[int]):
-        def velocity(x: Tensor, a: Tensor, video_t: float, action_t: float) -> tuple[Tensor, Tensor]:
+        def velocity(x: Tensor, a: Tensor, video_t: float, action_t: float, guided: bool) -> tuple[Tensor, Tensor]:
             counts.append(len(rows))
             noise = torch.randn(VIDEO, generator=torch.Generator().manual_seed(int(video_t)))
             turn = torch.tensor([0.0, 3.0])[rows].view(-1, 1, 1, 1, 1)

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from lerobot_wam.model.cache import KVCache
 from lerobot_wam.model.config import ModelConfig, VisualSummaryConfig
+from lerobot_wam.model.inputs import Context, NoisyWindow
 from lerobot_wam.model.layout import Kind, VideoGrid, may_attend, step_layout, video_layout
-from lerobot_wam.model.world_action_model import Context, NoisyWindow, WorldActionModel
+from lerobot_wam.model.world_action_model import WorldActionModel
 
 BATCH, CHUNKS, STEPS = 3, 3, 4
 CONFIG = ModelConfig(
@@ -109,7 +110,7 @@ def test_stacked_caches_equal_single_runs(model: WorldActionModel) -> None:
     window, clean, context, condition, _ = window_and_inputs(model)
     cache = model.write_observation(clean[:, :, :1], context, None, condition[:, :, :1])
     together, _ = model.denoise(chunk(window, 0), context, cache)
-    singles = [cache.pick(row) for row in range(BATCH)]
+    singles = [cache.pick(slice(row, row + 1)) for row in range(BATCH)]
     restacked = KVCache.stack(singles)
     again, _ = model.denoise(chunk(window, 0), context, restacked)
     assert torch.equal(together, again)

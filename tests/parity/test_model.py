@@ -10,10 +10,10 @@ from golden import build, read, under
 from torch import Tensor
 
 from lerobot_wam.model.embodiment import ActionEncoder, CategoryMLP, sinusoid
+from lerobot_wam.model.inputs import NoisyWindow
 from lerobot_wam.model.layout import Kind, VideoGrid, step_layout, video_layout
 from lerobot_wam.model.rope import rotation_angles
 from lerobot_wam.model.transformer import time_sinusoid
-from lerobot_wam.model.world_action_model import NoisyWindow
 
 FORWARD_ATOL = 1e-5
 GRADIENT_RTOL = 1e-4
@@ -34,7 +34,7 @@ def test_training_forward_and_gradients(golden_dir: Path, kind: str, gradient_ch
     inputs = under(tensors, "in.")
     taps: dict[str, Tensor] = {}
     for index, block in enumerate(model.blocks):
-        block.register_forward_hook(lambda _m, _i, out, index=index: taps.update({f"block{index}": out[0]}))
+        block.register_forward_hook(lambda _m, _i, out, index=index: taps.update({f"block{index}": out}))
 
     context = model.embed_context(inputs["context"], inputs["clip_feature"])
     window = NoisyWindow(
@@ -126,20 +126,21 @@ def test_cached_inference(golden_dir: Path, kind: str, dtype: torch.dtype) -> No
     tensors, meta = read(golden_dir / f"b_dit_infer_{kind}.safetensors")
     model = build(under(tensors, "w."), json.loads(meta["config"]), state_self_only=False).to(dtype)
     context = model.embed_context(tensors["in.context"], tensors["in.clip_feature"])
-    cache = None
-    for call in json.loads(meta["calls"]):
+    calls = json.loads(meta["calls"])
+    cache = model.new_cache(tensors[f"{calls[0]['tag']}.in.x"])
+    for call in calls:
         inputs, outputs = (under(tensors, f"{call['tag']}.{way}.") for way in ("in", "out"))
         start, frames = call["start_frame"], inputs["x"].shape[2]
         condition = tensors["in.ys"][:, :, start : start + frames] if model.config.condition_channels else None
         if call["update_kv_cache"]:
-            assert (0 if cache is None else cache.frames) == start
-            hidden, cache = model.encode_observation(inputs["x"], context, cache, condition)
+            assert cache.frames == start
+            hidden = model.observe(inputs["x"], context, cache, condition)
+            cache = model.observed(cache, inputs["x"])
             time = model.time_embedding(time_sinusoid(inputs["timestep"][:, :1], model.config.freq_dim).to(dtype))
             grid = VideoGrid(inputs["x"].shape[3] // 2, inputs["x"].shape[4] // 2)
             video = model.read_video(hidden, time.expand(-1, hidden.shape[1], -1), grid)
             assert cache.frames == call["cache_frames_after"]
         else:
-            assert cache is not None
             window = NoisyWindow(
                 inputs["x"],
                 inputs["timestep"],

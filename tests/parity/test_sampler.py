@@ -1,6 +1,7 @@
 """Seven closed-loop calls against the official implementation's, for each of its samplers: numbers and model calls."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from torch import Tensor
 from lerobot_wam.diffusion.sampler import SamplerConfig
 from lerobot_wam.embodiments.action_space import ActionSpace, ActionStatistics
 from lerobot_wam.embodiments.spec import CameraView, Dimension, EmbodimentSpec, Normalization
-from lerobot_wam.model.world_action_model import NoisyWindow, WorldActionModel
-from lerobot_wam.runtime.session import Runtime
-from lerobot_wam.runtime.state import LoopRules
+from lerobot_wam.model.inputs import NoisyWindow
+from lerobot_wam.model.world_action_model import WorldActionModel
+from lerobot_wam.runtime.session import ALL_SAVINGS, Runtime
+from lerobot_wam.runtime.state import LoopRules, Savings
 
 BFLOAT16_RTOL = 1e-2
 ATOL = 2e-5  # sixteen steps with guidance 5 amplify rounding
@@ -40,7 +42,7 @@ def raw_space(action_dim: int, state_dim: int, steps: int) -> ActionSpace:
     return ActionSpace(spec, ActionStatistics(-ones[None], ones[None], zeros, zeros))
 
 
-def official_runtime(path: Path) -> tuple[Runtime, dict[str, Tensor], dict[str, Any]]:
+def official_runtime(path: Path, savings: Savings = ALL_SAVINGS) -> tuple[Runtime, dict[str, Tensor], dict[str, Any]]:
     """The loop that a sampler file was recorded with, and its recordings."""
     tensors, meta = read(path)
     weights = path.with_name(f"{meta['weights']}.safetensors")
@@ -74,6 +76,7 @@ def official_runtime(path: Path) -> tuple[Runtime, dict[str, Tensor], dict[str, 
         negative_prompt=words(tensors["in.text_negative"], tensors["in.text_attention_mask_negative"]),
         image_codec=official.image_codec(weights, first, tensors["call0.mid.clip"]),
         rules=OFFICIAL,
+        savings=savings,
     )
     return runtime, tensors, meta
 
@@ -86,26 +89,29 @@ def words(ids: Tensor, mask: Tensor) -> str:
 def logged(model: WorldActionModel, monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
     """What the network is called with from now on, both guidance branches: the entries of the recorded log."""
     log: list[list[Any]] = []
-    write, denoise = model.write_observation, model.denoise
+    observe, denoise = model.observe, model.denoise
 
-    def writing(latent: Tensor, context: Any, cache: Any = None, condition: Tensor | None = None) -> Any:
-        log.append([0 if cache is None else cache.frames, True, 0, None, latent.shape[2]])
-        return write(latent, context, cache, condition)
+    def observing(latent: Tensor, context: Any, cache: Any, condition: Tensor | None) -> Any:
+        log.append([cache.frames, True, 0, None, latent.shape[2]])
+        return observe(latent, context, cache, condition)
 
-    def denoising(window: NoisyWindow, context: Any, cache: Any) -> Any:
+    def denoising(window: NoisyWindow, context: Any, cache: Any, *nothing_observed: None) -> Any:
         times = [int(t[0, 0]) for t in (window.video_timestep, window.action_timestep)]
         log.append([cache.frames, False, *times, window.video.shape[2]])
         return denoise(window, context, cache)
 
-    monkeypatch.setattr(model, "write_observation", writing)
+    monkeypatch.setattr(model, "observe", observing)
     monkeypatch.setattr(model, "denoise", denoising)
     return log
 
 
+@pytest.mark.parametrize("saving", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_seven_calls(golden_dir: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime, tensors, meta = official_runtime(golden_dir / f"d_sampler_{case}.safetensors")
-    log = logged(runtime.model, monkeypatch)
+def test_seven_calls(golden_dir: Path, case: str, saving: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call in its two guidance branches, as recorded, or with all that can be saved: the same numbers."""
+    savings = Savings(*[saving] * len(fields(Savings)))
+    runtime, tensors, meta = official_runtime(golden_dir / f"d_sampler_{case}.safetensors", savings)
+    log = [] if saving else logged(runtime.model, monkeypatch)
     session = runtime.new_session(meta["seed"])
     for recorded in json.loads(meta["log"]):
         name = recorded["call"]
@@ -126,8 +132,9 @@ def test_seven_calls(golden_dir: Path, case: str, monkeypatch: pytest.MonkeyPatc
             torch.testing.assert_close(session.condition, mids["ys"], rtol=0, atol=ATOL)
         torch.testing.assert_close(dream.actions[None], outputs["action_pred"], rtol=0, atol=ATOL)
 
-        assert log[::2] == log[1::2] == recorded["model_calls"]
-        cache = session.branches[0].cache
+        assert saving or log[::2] == log[1::2] == recorded["model_calls"]
+        assert session.branch is not None
+        cache = session.branch.cache
         assert len(cache.layout) == recorded["cache_tokens"]
         assert cache.frames + runtime.model.config.frames_per_chunk == recorded["current_start_frame_after"]
 

@@ -7,9 +7,10 @@ import torch
 from tiny_loops import CHUNKS, STEPS, frames, make_model, make_runtime, run, same, see
 
 from lerobot_wam.model.cache import KVCache
-from lerobot_wam.model.world_action_model import NoisyWindow, WorldActionModel
+from lerobot_wam.model.inputs import NoisyWindow
+from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.runtime.session import Runtime
-from lerobot_wam.runtime.state import LoopRules, Session
+from lerobot_wam.runtime.state import LoopRules, Savings, Session
 
 OFFICIAL = LoopRules(restart_frame="official", noise_stream="fixed", padded_actions="noise")
 SLIDE = LoopRules(window_full="slide")
@@ -18,7 +19,7 @@ CONDITIONED: dict[str, Any] = {"condition_channels": 4 + 24, "image_dim": 3, "vi
 
 def rewritten(runtime: Runtime, session: Session, blocks: list[range], first: int) -> KVCache:
     """The cache of a window that starts at step `first` and holds nothing but these blocks."""
-    context = session.branches[0].context
+    context = session.branch.context
     cache = runtime.model.write_observation(runtime.video_codec.encode(frames([first])), context)
     for block in blocks:
         latent = runtime.video_codec.encode(frames(block))[:, :, 1:]
@@ -39,9 +40,9 @@ def test_sliding_is_exact_where_nothing_was_mixed(absolute_positions: bool):
     for step in range(STEPS * (CHUNKS + 2) + 1):
         run(loop, session, [step])
         if step % STEPS == 0:
-            held.append((session.branches[0].cache.frames, session.dream.starts_window))
+            held.append((session.branch.cache.frames, session.dream.starts_window))
     assert held == [(1, True), (3, False), (5, False), (5, False), (5, False), (5, False)]
-    slid = session.branches[0].cache
+    slid = session.branch.cache
     fresh = rewritten(loop, session, [block(CHUNKS), block(CHUNKS + 1)], first=0)
     assert slid.layout.position.tolist() == fresh.layout.position.tolist()
     assert slid.layout.block.tolist() == fresh.layout.block.tolist()
@@ -56,18 +57,21 @@ def test_sliding_a_window_of_one_chunk_restarts_it():
     session = loop.new_session(seed=0)
     run(loop, session, range(STEPS + 1))
     assert session.dream.starts_window
-    assert session.branches[0].cache.frames == 1
+    assert session.branch.cache.frames == 1
 
 
-def test_every_call_carries_the_first_frames_conditioning():
+@pytest.mark.parametrize("fused", [True, False])
+def test_every_call_carries_the_first_frames_conditioning(fused: bool):
     """Frame 0, each observed block and each chunk get the channels of their own place in the window."""
-    loop = make_runtime(make_model(**CONDITIONED))
+    loop = make_runtime(make_model(**CONDITIONED), savings=Savings(fuse_observation=fused))
     session, seen = loop.new_session(seed=0), []
     loop.model.patch_embedding.register_forward_pre_hook(lambda _m, args: seen.append(args[0][:, 24:]))
     run(loop, session, range(STEPS + 1))
     expected = loop.video_codec.condition(see(0).frame[None], 1 + 2 * CHUNKS)
-    chunk = loop.sampler.steps * [slice(1, 3)]
-    places = [slice(0, 1), *chunk, slice(1, 3), *loop.sampler.steps * [slice(3, 5)]]
+    places = []
+    for observed, chunk in ((slice(0, 1), slice(1, 3)), (slice(1, 3), slice(3, 5))):
+        places += [chunk, observed] if fused else [observed, chunk]  # one pass embeds both, the chunk first
+        places += (loop.sampler.steps - 1) * [chunk]
     assert len(seen) == len(places)
     for channels, place in zip(seen, places, strict=True):
         torch.testing.assert_close(channels, expected[:, :, place])
@@ -110,13 +114,13 @@ def test_calls_of_eight_frames_are_what_acting_does(rules: LoopRules, begins_wit
         first = STEPS * (chunk - 1)
         dream = call(loop, called, range(first + 1, first + STEPS + 1) if chunk else range(1))
         run(loop, stepped, range(first + 1, first + STEPS + 1) if chunk else range(1))
-        same(called.branches[0].cache, stepped.branches[0].cache, tolerance=0)
+        same(called.branch.cache, stepped.branch.cache, tolerance=0)
         torch.testing.assert_close(dream.actions, stepped.dream.actions, rtol=0, atol=0)
         if chunk == 1:  # a block begins with the frame before it, or with a copy of its own first
             pixels = frames([begins_with, *range(1, STEPS + 1)])
-            latent, context = loop.video_codec.encode(pixels)[:, :, 1:], called.branches[0].context
+            latent, context = loop.video_codec.encode(pixels)[:, :, 1:], called.branch.context
             start = model.write_observation(loop.video_codec.encode(frames([0])), context)
-            same(called.branches[0].cache, model.write_observation(latent, context, start))
+            same(called.branch.cache, model.write_observation(latent, context, start))
 
 
 @pytest.mark.parametrize(
@@ -140,9 +144,9 @@ def test_four_frames_are_shown_twice_each():
     call(loop, session, range(1))
     call(loop, session, range(1, 5))
     shown = torch.stack([see(step).frame for step in (1, 1, 1, 2, 2, 3, 3, 4, 4)], dim=1)[None]
-    latent, context = loop.video_codec.encode(shown)[:, :, 1:], session.branches[0].context
+    latent, context = loop.video_codec.encode(shown)[:, :, 1:], session.branch.context
     start = loop.model.write_observation(loop.video_codec.encode(frames([0])), context)
-    same(session.branches[0].cache, loop.model.write_observation(latent, context, start))
+    same(session.branch.cache, loop.model.write_observation(latent, context, start))
 
 
 def test_other_numbers_of_frames_are_refused():
@@ -180,11 +184,10 @@ def test_robots_of_any_history_are_computed_together(rules: LoopRules, condition
         batch = loop.act([together[robot] for robot in robots], seen)
         single = [loop.act([alone[robot]], [what])[0] for robot, what in zip(robots, seen, strict=True)]
         torch.testing.assert_close(torch.stack(batch), torch.stack(single), rtol=0, atol=1e-5)
-        places.add(tuple(session.branches[0].cache.frames for session in together))
+        places.add(tuple(session.branch.cache.frames for session in together))
     assert len(places) >= 8
     for one, other in zip(together, alone, strict=True):
-        for joined, own in zip(one.branches, other.branches, strict=True):
-            same(joined.cache, own.cache)
+        same(one.branch.cache, other.branch.cache)
 
 
 @torch.no_grad()

@@ -7,7 +7,8 @@ import pytest
 import torch
 from tiny_loops import CHUNKS, SIZE, STEPS, frames, make_model, make_runtime, run, same, see
 
-from lerobot_wam.model.world_action_model import NoisyWindow, WorldActionModel
+from lerobot_wam.model.inputs import NoisyWindow
+from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.runtime.session import Runtime
 from lerobot_wam.runtime.state import Observation
 
@@ -27,11 +28,11 @@ def test_the_cache_holds_what_was_observed(runtime: Callable[..., Runtime], mode
     session = loop.new_session(seed=0)
     run(loop, session, range(9))
     codec = loop.video_codec
-    context = session.branches[0].context
+    context = session.branch.context
     first = model.write_observation(codec.encode(frames([0])), context)
     both = model.write_observation(codec.encode(frames(range(9)))[:, :, 1:], context, first)
-    assert session.branches[0].cache.frames == 3
-    same(session.branches[0].cache, both)
+    assert session.branch.cache.frames == 3
+    same(session.branch.cache, both)
     imagined = model.write_observation(session.dream.latents[None], context, first)
     assert not torch.allclose(imagined.keys[-1], both.keys[-1], atol=1e-2)
 
@@ -43,16 +44,16 @@ def test_imagination_leaves_no_trace(runtime: Callable[..., Runtime]):
     for session in sessions:
         run(loop, session, range(17))
     assert not torch.equal(sessions[0].dream.latents, sessions[1].dream.latents)
-    same(sessions[0].branches[0].cache, sessions[1].branches[0].cache, tolerance=0)
+    same(sessions[0].branch.cache, sessions[1].branch.cache, tolerance=0)
 
 
 def test_guidance_remembers_on_both_branches(runtime: Callable[..., Runtime]):
     loop = runtime(guidance=2.0, solver="unipc")
     session = loop.new_session(seed=0)
     run(loop, session, range(9))
-    positive, negative = (branch.cache for branch in session.branches)
-    assert positive.frames == negative.frames == 3
-    assert not torch.equal(positive.values[-1], negative.values[-1])
+    positive, negative = session.branch.cache.values[-1]
+    assert session.branch.cache.frames == 3
+    assert not torch.equal(positive, negative)
 
 
 def test_a_full_window_starts_again_on_the_newest_frame(runtime: Callable[..., Runtime], model: WorldActionModel):
@@ -62,11 +63,11 @@ def test_a_full_window_starts_again_on_the_newest_frame(runtime: Callable[..., R
     for step in range(STEPS * (CHUNKS + 2)):
         run(loop, session, [step])
         if step % STEPS == 0:
-            seen.append((session.branches[0].cache.frames, session.dream.starts_window))
+            seen.append((session.branch.cache.frames, session.dream.starts_window))
     assert seen == [(1, True), (3, False), (5, False), (1, True), (3, False)]
     latent = loop.video_codec.encode(frames([STEPS * CHUNKS]))
-    after_restart = model.write_observation(latent, session.branches[0].context)
-    assert torch.allclose(session.branches[0].cache.keys[0][:, : after_restart.keys[0].shape[1]], after_restart.keys[0])
+    after_restart = model.write_observation(latent, session.branch.context)
+    assert torch.allclose(session.branch.cache.keys[0][:, : after_restart.keys[0].shape[1]], after_restart.keys[0])
 
 
 def test_a_new_task_ends_the_chunk_and_the_window(runtime: Callable[..., Runtime]):
@@ -77,9 +78,9 @@ def test_a_new_task_ends_the_chunk_and_the_window(runtime: Callable[..., Runtime
     run(loop, session, [11], task="touch blue")
     assert (session.chunks, len(session.queue)) == (3, 7)
     assert session.dream.starts_window
-    assert session.branches[0].cache.frames == 1
+    assert session.branch.cache.frames == 1
     run(loop, session, range(12, 20), task="touch blue")
-    assert (session.chunks, session.branches[0].cache.frames) == (4, 3)
+    assert (session.chunks, session.branch.cache.frames) == (4, 3)
 
 
 @pytest.mark.parametrize("executed", [1, 4, 7])
@@ -89,7 +90,7 @@ def test_part_of_a_chunk_starts_the_window_again(runtime: Callable[..., Runtime]
     session = loop.new_session(seed=0)
     for step in range(2 * executed + 1):
         run(loop, session, [step])
-        assert session.branches[0].cache.frames == 1
+        assert session.branch.cache.frames == 1
         assert session.dream.starts_window
     assert session.chunks == 3
 
@@ -122,10 +123,10 @@ def test_a_batch_equals_single_runs(runtime: Callable[..., Runtime], guidance: f
         batch = loop.act(together, seen)
         single = [loop.act([session], [what])[0] for session, what in zip(alone, seen, strict=True)]
         torch.testing.assert_close(torch.stack(batch), torch.stack(single), rtol=0, atol=1e-5)
-        places.add(tuple(session.branches[0].cache.frames for session in together))
+        places.add(tuple(session.branch.cache.frames for session in together))
     assert places == {(1, 1, 1), (3, 1, 3), (3, 3, 3), (5, 3, 5), (5, 5, 5)}
     for one, other in zip(together, alone, strict=True):
-        same(one.branches[0].cache, other.branches[0].cache)
+        same(one.branch.cache, other.branch.cache)
 
 
 def test_sessions_share_no_storage(runtime: Callable[..., Runtime]):
@@ -133,9 +134,9 @@ def test_sessions_share_no_storage(runtime: Callable[..., Runtime]):
     sessions = [loop.new_session(seed) for seed in range(2)]
     for step in range(9):
         loop.act(sessions, [see(step, robot) for robot in range(2)])
-    before = sessions[0].branches[0].cache.keys[0].clone()
-    sessions[1].branches[0].cache.keys[0].zero_()
-    assert torch.equal(sessions[0].branches[0].cache.keys[0], before)
+    before = sessions[0].branch.cache.keys[0].clone()
+    sessions[1].branch.cache.keys[0].zero_()
+    assert torch.equal(sessions[0].branch.cache.keys[0], before)
 
 
 def test_given_actions_are_simulated_and_given_video_is_labelled(runtime: Callable[..., Runtime]):
@@ -190,7 +191,7 @@ def test_cached_denoising_equals_the_training_forward(runtime: Callable[..., Run
     video, action = [], []
     for chunk in range(CHUNKS):
         run(loop, session, range(STEPS * chunk, STEPS * chunk + 1))
-        branch = session.branches[0]
+        branch = session.branch
         assert branch.cache.frames == 1 + 2 * chunk
         f, a = slice(2 * chunk, 2 * chunk + 2), slice(STEPS * chunk, STEPS * (chunk + 1))
         state = noisy.state[:, chunk : chunk + 1]
@@ -207,7 +208,7 @@ def test_cached_denoising_equals_the_training_forward(runtime: Callable[..., Run
         for outputs, output in zip((video, action), model.denoise(part, branch.context, branch.cache), strict=True):
             outputs.append(output)
         run(loop, session, range(STEPS * chunk + 1, STEPS * (chunk + 1)))
-    context = session.branches[0].context
+    context = session.branch.context
     anchors = torch.stack([see(STEPS * chunk).frame for chunk in range(CHUNKS)])[None]
     window = NoisyWindow(**{**vars(noisy), "summary": model.summarise(anchors, noisy.state, noisy.category, context)})
     full_video, full_action = model(window, clean[:, :, : total - 2], context)

@@ -13,10 +13,11 @@ from diffusers import UniPCMultistepScheduler
 from torch import Tensor
 
 from lerobot_wam.diffusion.schedule import TRAIN_STEPS, UNIPC_START, sampling_sigmas
-from lerobot_wam.diffusion.steps import STATIC_STEPS, STATIC_TOTAL, computed_steps
+from lerobot_wam.diffusion.steps import STATIC_STEPS, STATIC_TOTAL, HeldVelocity, computed_steps
 
-# (video [B,C,F,h,w], action [B,T,A], video timestep, action timestep) -> velocities of both.
-VelocityFunction = Callable[[Tensor, Tensor, float, float], tuple[Tensor, Tensor]]
+# (video [B,C,F,h,w], action [B,T,A], video timestep, action timestep, guided) -> velocities of both. Where it is not
+# `guided`, nothing will come of the video velocity: guidance, which changes nothing else, may be left out.
+VelocityFunction = Callable[[Tensor, Tensor, float, float, bool], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class SamplerConfig:
         guidance: Classifier-free guidance scale on the video velocity; 1 means no negative pass.
         video_final_sigma: Noise that is left in the video at the end; 0 denoises it fully.
         computed_steps: Steps that run the network (spec §3.2): "all"; "8", "7", "6" or "5" of 16; or "dynamic", by
-            the similarity of successive velocities. The other steps reuse the last velocities.
+            the similarity of successive velocities.
+        skipped_steps: What the other steps do with the last velocities: "repeat" them, or "extrapolate" the line
+            through the last two computed ones in sigma.
     """
 
     solver: Literal["euler", "unipc"] = "euler"
@@ -39,6 +42,7 @@ class SamplerConfig:
     guidance: float = 1.0
     video_final_sigma: float = 0.0
     computed_steps: str = "all"
+    skipped_steps: Literal["repeat", "extrapolate"] = "repeat"
 
     def __post_init__(self) -> None:
         if self.solver not in ("euler", "unipc"):
@@ -50,6 +54,8 @@ class SamplerConfig:
         if self.computed_steps not in ("all", "dynamic", *STATIC_STEPS):
             choices = ", ".join(("all", *STATIC_STEPS, "dynamic"))
             raise ValueError(f"computed_steps {self.computed_steps!r} is unknown; choose one of {choices}.")
+        if self.skipped_steps not in ("repeat", "extrapolate"):
+            raise ValueError(f"skipped_steps {self.skipped_steps!r} is unknown; choose repeat or extrapolate.")
         if self.computed_steps in STATIC_STEPS and self.steps != STATIC_TOTAL:
             raise ValueError(
                 f"computed_steps {self.computed_steps!r} chooses among {STATIC_TOTAL} steps, but there are "
@@ -58,8 +64,9 @@ class SamplerConfig:
 
 
 class Solver(Protocol):
-    """Integrates one modality from noise to data."""
+    """Integrates one modality from noise to data, through noise levels `sigmas`; `timesteps` tells the network."""
 
+    sigmas: list[float]
     timesteps: list[float]
 
     def step(self, index: int, velocity: Tensor, sample: Tensor) -> Tensor:
@@ -84,6 +91,7 @@ class UniPCSolver:
 
     def __init__(self, config: SamplerConfig, final_sigma: float) -> None:
         sigmas = sampling_sigmas(config.steps, config.shift, start=UNIPC_START, final=final_sigma)
+        self.sigmas = sigmas.tolist()
         self.timesteps = [float(int(TRAIN_STEPS * sigma)) for sigma in sigmas[:-1]]
         make: Any = UniPCMultistepScheduler  # diffusers is not typed
         self._scheduler = make(
@@ -105,53 +113,56 @@ def make_solver(config: SamplerConfig, final_sigma: float = 0.0) -> Solver:
     return (EulerSolver if config.solver == "euler" else UniPCSolver)(config, final_sigma)
 
 
+def guide(conditional: Tensor, negative: Tensor, scale: float) -> Tensor:
+    """Return the video velocity with classifier-free guidance (spec §3.1).
+
+    Actions follow the conditional branch alone.
+    """
+    return negative + scale * (conditional - negative)
+
+
 @torch.no_grad()
 def sample_chunk(
     velocity: VelocityFunction,
     video: Tensor,
     action: Tensor,
     config: SamplerConfig,
-    negative: VelocityFunction | None = None,
     given: Literal["none", "video", "action"] = "none",
+    action_only: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Denoise one chunk.
 
     Args:
-        velocity: The network under the true instruction.
+        velocity: The network, guidance included.
         video: Noise [B, C, F, h, w], or the given clean latents.
         action: Noise [B, T, A], or the given clean normalised actions.
         config: Solver, steps, guidance.
-        negative: The network under the negative prompt; needed when guidance is not 1. Guidance changes the video
-            velocity only, actions follow the conditional branch (spec §3.1).
         given: Which modality is given clean.
+        action_only: Whether nobody wants the video: its last computed velocity is then not guided.
 
     Returns:
         Video latents and normalised actions; a given modality is returned as it came.
-
-    Raises:
-        ValueError: If guidance is asked for without a negative branch.
     """
-    if config.guidance != 1.0 and negative is None:
-        raise ValueError(f"guidance is {config.guidance} but there is no negative branch; pass one or use 1.0.")
     video_solver = make_solver(config, config.video_final_sigma)
     action_solver = make_solver(config)
     choice = computed_steps(config.computed_steps, config.steps, len(video))
-    video_velocity, action_velocity = torch.zeros_like(video), torch.zeros_like(action)
+    last = max(STATIC_STEPS.get(config.computed_steps, (config.steps - 1,)))
+    extrapolate = config.skipped_steps == "extrapolate"
+    video_velocity, action_velocity = HeldVelocity(extrapolate), HeldVelocity(extrapolate)
     for index in range(config.steps):
+        video_sigma, action_sigma = video_solver.sigmas[index], action_solver.sigmas[index]
         due_B = choice.due(index)
         if due_B.any():
             video_timestep = 0.0 if given == "video" else video_solver.timesteps[index]
             action_timestep = 0.0 if given == "action" else action_solver.timesteps[index]
-            guided, action_new = velocity(video, action, video_timestep, action_timestep)
-            if config.guidance != 1.0 and negative is not None:
-                unguided, _ = negative(video, action, video_timestep, action_timestep)
-                guided = unguided + config.guidance * (guided - unguided)
+            guided = not (action_only and index == last)
+            video_new, action_new = velocity(video, action, video_timestep, action_timestep, guided)
             due_B = due_B.to(video.device)
-            video_velocity = torch.where(due_B[:, None, None, None, None], guided, video_velocity)
-            action_velocity = torch.where(due_B[:, None, None], action_new, action_velocity)
-            choice.note(action_velocity if given == "video" else video_velocity, due_B)
+            video_held = video_velocity.note(video_new, video_sigma, due_B)
+            action_held = action_velocity.note(action_new, action_sigma, due_B)
+            choice.note(action_held if given == "video" else video_held, due_B)
         if given != "video":
-            video = video_solver.step(index, video_velocity, video)
+            video = video_solver.step(index, video_velocity.at(video_sigma), video)
         if given != "action":
-            action = action_solver.step(index, action_velocity, action)
+            action = action_solver.step(index, action_velocity.at(action_sigma), action)
     return video, action

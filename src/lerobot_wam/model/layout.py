@@ -70,6 +70,10 @@ class SequenceLayout:
         return SequenceLayout(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
+NO_TOKENS = SequenceLayout(*(torch.zeros(0, dtype=torch.int64) for _ in SequenceLayout.__dataclass_fields__))
+Segment = tuple[slice, slice]
+
+
 def video_layout(kind: Kind, first_frame: int, frames: int, grid: VideoGrid, frames_per_chunk: int) -> SequenceLayout:
     """Lay out `frames` latent frames that start at index `first_frame` of the window."""
     frame_F = torch.arange(first_frame, first_frame + frames)
@@ -116,6 +120,23 @@ def may_attend(query: SequenceLayout, key: SequenceLayout, state_self_only: bool
         itself = (k_kind == Kind.STATE) & (query.position[:, None] == key.position[None, :])
         denoising = torch.where(q_kind == Kind.STATE, itself, denoising)
     return clean | denoising
+
+
+def segments(mask_LS: Tensor) -> tuple[Segment, ...] | None:
+    """Split a mask into runs of queries that each read one range of keys, or return None where it is no such mask.
+
+    Attention over the ranges needs no mask, for which the fastest kernels have no place. The closed loop's masks are
+    of this kind, those of teacher forcing are not.
+    """
+    first = torch.cat([torch.tensor([True]), (mask_LS[1:] != mask_LS[:-1]).any(dim=1)]).nonzero().flatten().tolist()
+    found = []
+    for start, stop in zip(first, [*first[1:], len(mask_LS)], strict=True):
+        keys = mask_LS[start].nonzero().flatten()
+        low, high = int(keys[0]), int(keys[-1]) + 1
+        if high - low != len(keys):
+            return None
+        found.append((slice(start, stop), slice(low, high)))
+    return tuple(found)
 
 
 def hide_robots(mask_LS: Tensor, layout: SequenceLayout, has_robot_B: Tensor) -> Tensor:

@@ -7,7 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lerobot_wam.model.layout import Segment
 from lerobot_wam.model.rope import rotate
+
+Readable = Tensor | tuple[Segment, ...]
+"""Which keys the new tokens may read: a mask [L, S] or [B, 1, L, S], or one range of keys for each run of queries."""
 
 
 class RMSNorm(nn.Module):
@@ -42,23 +46,39 @@ class SelfAttention(nn.Module):
         self.norm_k = RMSNorm(dim, eps)
 
     def forward(
-        self, x_BLD: Tensor, rotation_LP: Tensor, mask_LS: Tensor | None, past: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, x_BLD: Tensor, rotation_LP: Tensor, readable: Readable, memory: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
         """Attend to the past followed by the new tokens.
 
-        Returns:
-            The output [B, L, D] and the new tokens' keys and values [B, L, H, K], keys normalised and rotated.
+        Args:
+            x_BLD: The new tokens.
+            rotation_LP: Their rotary positions.
+            readable: Which keys they may read.
+            memory: Keys and values [B, S, H, K] of the past, then room for the L new tokens', which are written here:
+                keys normalised and rotated.
         """
         q_BLHK = rotate(self.norm_q(self.q(x_BLD)).unflatten(-1, (self.num_heads, -1)), rotation_LP)
-        k_BLHK = rotate(self.norm_k(self.k(x_BLD)).unflatten(-1, (self.num_heads, -1)), rotation_LP)
-        v_BLHK = self.v(x_BLD).unflatten(-1, (self.num_heads, -1))
-        keys, values = k_BLHK, v_BLHK
-        if past is not None:
-            keys, values = torch.cat([past[0], keys], dim=1), torch.cat([past[1], values], dim=1)
-        out_BHLK = F.scaled_dot_product_attention(
-            q_BLHK.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), attn_mask=mask_LS
-        )
-        return self.o(out_BHLK.transpose(1, 2).flatten(2)), k_BLHK, v_BLHK
+        k_BSHK = rotate(self.norm_k(self.k(x_BLD)).unflatten(-1, (self.num_heads, -1)), rotation_LP)
+        v_BSHK = self.v(x_BLD).unflatten(-1, (self.num_heads, -1))
+        if memory is not None:
+            past = memory[0].shape[1] - x_BLD.shape[1]
+            if k_BSHK.requires_grad:  # what is differentiated must not be overwritten by the next pass
+                k_BSHK, v_BSHK = (
+                    torch.cat([m[:, :past], new], 1) for m, new in zip(memory, (k_BSHK, v_BSHK), strict=True)
+                )
+            else:
+                memory[0][:, past:], memory[1][:, past:] = k_BSHK, v_BSHK
+                k_BSHK, v_BSHK = memory
+        q_BHLK, k_BHSK, v_BHSK = (x.transpose(1, 2) for x in (q_BLHK, k_BSHK, v_BSHK))
+        if isinstance(readable, Tensor):
+            out_BHLK = F.scaled_dot_product_attention(q_BHLK, k_BHSK, v_BHSK, attn_mask=readable)
+        else:
+            parts = [
+                F.scaled_dot_product_attention(q_BHLK[:, :, new], k_BHSK[:, :, read], v_BHSK[:, :, read])
+                for new, read in readable
+            ]
+            out_BHLK = torch.cat(parts, dim=2)
+        return self.o(out_BHLK.transpose(1, 2).flatten(2))
 
 
 class CrossAttention(nn.Module):
@@ -78,12 +98,20 @@ class CrossAttention(nn.Module):
             self.v_img = nn.Linear(dim, dim)
             self.norm_k_img = RMSNorm(dim, eps)
 
-    def forward(self, x_BLD: Tensor, text_BTD: Tensor, image_BID: Tensor | None) -> Tensor:
-        """Read the context; padded text positions are read too, as in the official model (spec §1.6)."""
+    def read_text(self, text_BTD: Tensor) -> Tensor:
+        """Return keys and values of the text, [2, B, T, D]; padding is read too, as officially (spec §1.6)."""
+        return torch.stack([self.norm_k(self.k(text_BTD)), self.v(text_BTD)])
+
+    def read_image(self, image_BID: Tensor) -> Tensor:
+        """Return keys and values of the image tokens, [2, B, I, D]."""
+        return torch.stack([self.norm_k_img(self.k_img(image_BID)), self.v_img(image_BID)])
+
+    def forward(self, x_BLD: Tensor, text_2BTD: Tensor, image_2BID: Tensor | None) -> Tensor:
+        """Attend to keys and values of the context."""
         q = self.norm_q(self.q(x_BLD))
-        out = self._attend(q, self.norm_k(self.k(text_BTD)), self.v(text_BTD))
-        if image_BID is not None:
-            out = out + self._attend(q, self.norm_k_img(self.k_img(image_BID)), self.v_img(image_BID))
+        out = self._attend(q, *text_2BTD.unbind())
+        if image_2BID is not None:
+            out = out + self._attend(q, *image_2BID.unbind())
         return self.o(out)
 
     def _attend(self, q_BLD: Tensor, k_BTD: Tensor, v_BTD: Tensor) -> Tensor:
@@ -111,21 +139,34 @@ class Block(nn.Module):
         time_BG6D: Tensor,
         slot_L: Tensor,
         rotation_LP: Tensor,
-        mask_LS: Tensor | None,
-        text_BTD: Tensor,
-        image_BID: Tensor | None,
-        past: tuple[Tensor, Tensor] | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the new hidden states and this layer's keys and values of the L tokens."""
+        readable: Readable,
+        text: Tensor,
+        image: Tensor | None,
+        memory: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        """Return the new hidden states of the L tokens.
+
+        Args:
+            x_BLD: The tokens' hidden states.
+            time_BG6D: Modulation by noise level, per time slot.
+            slot_L: Each token's time slot.
+            rotation_LP: Rotary positions.
+            readable: Which of the past and new tokens each may read.
+            text: Text tokens [B, T, D], or their keys and values [2, B, T, D] where they are kept.
+            image: Image tokens [B, I, D], or their keys and values, or None.
+            memory: Keys and values of the past with room for the new tokens', see `SelfAttention`.
+        """
         modulation_BG6D = self.modulation.unsqueeze(0).to(x_BLD.dtype) + time_BG6D
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation_BG6D[:, slot_L].unbind(2)
         dtype = self.norm3.weight.dtype  # of the weights; x may be kept in float32
         modulated_BLD = (self.norm1(x_BLD) * (1 + scale1) + shift1).to(dtype)
-        attended, key, value = self.self_attn(modulated_BLD, rotation_LP, mask_LS, past)
-        x_BLD = x_BLD + gate1 * attended
-        x_BLD = x_BLD + self.cross_attn(self.norm3(x_BLD.to(dtype)), text_BTD, image_BID)
-        x_BLD = x_BLD + gate2 * self.ffn((self.norm2(x_BLD) * (1 + scale2) + shift2).to(dtype))
-        return x_BLD, key, value
+        x_BLD = x_BLD + gate1 * self.self_attn(modulated_BLD, rotation_LP, readable, memory)
+        if text.ndim == 3:
+            text = self.cross_attn.read_text(text)
+        if image is not None and image.ndim == 3:
+            image = self.cross_attn.read_image(image)
+        x_BLD = x_BLD + self.cross_attn(self.norm3(x_BLD.to(dtype)), text, image)
+        return x_BLD + gate2 * self.ffn((self.norm2(x_BLD) * (1 + scale2) + shift2).to(dtype))
 
 
 class Head(nn.Module):

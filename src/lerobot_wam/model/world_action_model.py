@@ -4,8 +4,9 @@ Shape suffixes: B batch, C channels, F latent frames, h/w latent height and widt
 width, L tokens, D model width, G time slots.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,106 +15,91 @@ from torch.utils.checkpoint import checkpoint
 from lerobot_wam.model.cache import KVCache
 from lerobot_wam.model.config import ModelConfig
 from lerobot_wam.model.embodiment import ActionEncoder, CategoryMLP
-from lerobot_wam.model.layout import Kind, SequenceLayout, VideoGrid, hide_robots, may_attend, step_layout, video_layout
+from lerobot_wam.model.inputs import Context, NoisyWindow
+from lerobot_wam.model.layout import (
+    Kind,
+    SequenceLayout,
+    VideoGrid,
+    hide_robots,
+    may_attend,
+    segments,
+    step_layout,
+    video_layout,
+)
 from lerobot_wam.model.positions import AbsolutePositions
 from lerobot_wam.model.rope import rotations
-from lerobot_wam.model.transformer import Block, Head, ImageEmbedding, time_sinusoid
+from lerobot_wam.model.transformer import Block, Head, ImageEmbedding, Readable, time_sinusoid
 from lerobot_wam.model.visual_summary import BehaviorCloningHead, VisualSummary
 
 
 @dataclass(frozen=True)
-class Context:
-    """What the whole window is conditioned on, embedded to the model's width.
+class _Sequence:
+    """A sequence that is fixed by its counts.
 
     Attributes:
-        text: Text tokens [B, T, D], padding included.
-        pooled_text: What the visual summary reads of the text [B, D], or None without one.
-        image: First-frame image tokens [B, I, D], or None without an image branch.
+        layout: Its L tokens, on the CPU.
+        placed: The same on the model's device.
+        rotation: [L, P].
+        mask: What they may read of the past and of themselves, [L, past + L].
+        readable: The same without a mask where it is made of ranges.
+        slot: Time slot of each token: 0 is timestep 0, then the noisy latent frames, then the action steps.
     """
 
-    text: Tensor
-    pooled_text: Tensor | None
-    image: Tensor | None
-
-    @staticmethod
-    def stack(contexts: "list[Context]") -> "Context":
-        """Join contexts of one model along the batch; a single one is returned as it is."""
-        if len(contexts) == 1:
-            return contexts[0]
-        pooled = [c.pooled_text for c in contexts if c.pooled_text is not None]
-        images = [c.image for c in contexts if c.image is not None]
-        return Context(
-            text=torch.cat([c.text for c in contexts]),
-            pooled_text=torch.cat(pooled) if pooled else None,
-            image=torch.cat(images) if images else None,
-        )
-
-    def pick(self, row: int) -> "Context":
-        """Return the context of one batch element, with storage of its own."""
-        one = slice(row, row + 1)
-        return Context(
-            text=self.text[one].clone(),
-            pooled_text=None if self.pooled_text is None else self.pooled_text[one].clone(),
-            image=None if self.image is None else self.image[one].clone(),
-        )
-
-
-@dataclass(frozen=True)
-class NoisyWindow:
-    """A window of noisy video and actions with everything that the denoiser reads besides the context.
-
-    Attributes:
-        video: Noisy latents [B, C, F, h, w]. In training the window's frames (frame 0 first where it is denoised
-            too); at inference the frames of one chunk.
-        video_timestep: Noise level per latent frame, [B, F], in 0..1000.
-        action: Noisy normalised actions [B, T, A].
-        action_timestep: Noise level per action step, [B, T], in 0..1000.
-        state: Normalised states [B, N, S].
-        category: Index of each sample's embodiment, [B].
-        condition: First-frame conditioning channels for the same frames, [B, Cc, F, h, w], or None.
-        summary: Visual summary of each chunk [B, N, D], or None.
-        has_robot: Samples with a robot's states and actions [B], None for all. Without them, no video token reads
-            what `state` and `action` hold.
-    """
-
-    video: Tensor
-    video_timestep: Tensor
-    action: Tensor
-    action_timestep: Tensor
-    state: Tensor
-    category: Tensor
-    condition: Tensor | None = None
-    summary: Tensor | None = None
-    has_robot: Tensor | None = None
+    layout: SequenceLayout
+    placed: SequenceLayout
+    rotation: Tensor
+    mask: Tensor
+    readable: Readable
+    slot: Tensor
 
 
 @lru_cache(maxsize=64)
-def _geometry(
-    config: ModelConfig, grid: VideoGrid, past: int, clean: int, noisy: tuple[int, int], device: torch.device
-) -> tuple[SequenceLayout, Tensor, Tensor]:
-    """Return layout, rotations [L, P] and mask [L, past + L] of a sequence that is fixed by its counts.
+def _sequence(
+    config: ModelConfig,
+    grid: VideoGrid,
+    past: int,
+    clean: int,
+    first_noisy: int,
+    noisy: int,
+    training: bool,
+    device: torch.device,
+) -> _Sequence:
+    """Lay out `[clean video | noisy video | actions | states]` behind what is cached.
 
     Args:
         config: Sizes of the model.
         grid: Tokens of a latent frame.
         past: Latent frames in the cache.
-        clean: Clean latent frames in the sequence, from frame `past` on.
-        noisy: First noisy latent frame and number of noisy latent frames; the second is 0 for an observation.
+        clean: Clean latent frames, from frame `past` on.
+        first_noisy: Index of the first noisy latent frame.
+        noisy: Number of them; 0 for an observation alone.
+        training: Whether this is teacher forcing, where a state never reads anything but itself (spec §3.3).
         device: Where the tensors live.
     """
-    per_chunk = config.frames_per_chunk
+    per_chunk, per_action, per_state = config.frames_per_chunk, config.actions_per_chunk, config.states_per_chunk
     layout = video_layout(Kind.CLEAN_VIDEO, past, clean, grid, per_chunk)
-    first, count = noisy
-    if count:
-        block, blocks = max(first - 1, 0) // per_chunk, count // per_chunk
-        layout += video_layout(Kind.NOISY_VIDEO, first, count, grid, per_chunk)
-        layout += step_layout(Kind.ACTION, block, blocks, config.actions_per_chunk)
-        layout += step_layout(Kind.STATE, block, blocks, config.states_per_chunk)
+    slots = [torch.zeros(len(layout), dtype=torch.int64)]
+    if noisy:
+        block, blocks = max(first_noisy - 1, 0) // per_chunk, noisy // per_chunk
+        layout += video_layout(Kind.NOISY_VIDEO, first_noisy, noisy, grid, per_chunk)
+        layout += step_layout(Kind.ACTION, block, blocks, per_action)
+        layout += step_layout(Kind.STATE, block, blocks, per_state)
+        first, last = 1 + noisy, 1 + noisy + blocks * per_action
+        slots += [torch.arange(1, first).repeat_interleave(grid.tokens), torch.arange(first, last)]
+        # A state is modulated like the first action of its chunk (spec §1.6).
+        slots.append(torch.arange(first, last, per_action // per_state))
     keys = video_layout(Kind.CLEAN_VIDEO, 0, past, grid, per_chunk) + layout
-    # Training always masks the state to itself; only the official inference lets it read everything (spec §3.3).
-    mask = may_attend(layout, keys, config.state_self_only or clean > 0)
-    layout = layout.to(device)
-    return layout, rotations(layout, config.head_dim), mask.to(device)
+    mask = may_attend(layout, keys, config.state_self_only or training)
+    placed, ranges = layout.to(device), segments(mask)
+    mask = mask.to(device)
+    return _Sequence(
+        layout,
+        placed,
+        rotations(placed, config.head_dim),
+        mask,
+        mask if ranges is None else ranges,
+        torch.cat(slots).to(device),
+    )
 
 
 class WorldActionModel(nn.Module):
@@ -176,13 +162,29 @@ class WorldActionModel(nn.Module):
                 f"image tokens {'missing' if image_BIC is None else 'given'}, but the model's image_dim is "
                 f"{self.config.image_dim}: pass them exactly when image_dim is set."
             )
-        has_summary = self.config.visual_summary is not None
+        context = self.embed_text(text_BTX)
+        return context if image_BIC is None else self.with_image(context, image_BIC)
+
+    def embed_text(self, text_BTX: Tensor) -> Context:
+        """Embed what stays fixed over a task: the tokens of the text codec [B, T, text_dim], zero at padding."""
         text_BTX = text_BTX.to(self.dtype)
-        return Context(
-            text=self.text_embedding(text_BTX),
-            pooled_text=self.visual_summary.pool_text(text_BTX) if has_summary else None,
-            image=None if image_BIC is None else self.img_emb(image_BIC.to(self.dtype)),
-        )
+        has_summary = self.config.visual_summary is not None
+        pooled = self.visual_summary.pool_text(text_BTX) if has_summary else None
+        return Context(self.text_embedding(text_BTX), pooled)
+
+    def with_image(self, context: Context, image_BIC: Tensor) -> Context:
+        """Return the context with the tokens of a window's first frame, [B, I, image_dim]."""
+        return replace(context, image=self.img_emb(image_BIC.to(self.dtype)), image_kv=None)
+
+    def remember(self, context: Context) -> Context:
+        """Return the context with every layer's keys and values of it, so that no pass makes them again."""
+        layers: list[Any] = [block.cross_attn for block in self.blocks]
+        text_kv, image_kv = context.text_kv, context.image_kv
+        if text_kv is None:
+            text_kv = torch.stack([layer.read_text(context.text) for layer in layers])
+        if context.image is not None and image_kv is None:
+            image_kv = torch.stack([layer.read_image(context.image) for layer in layers])
+        return replace(context, text_kv=text_kv, image_kv=image_kv)
 
     def summarise(
         self,
@@ -226,16 +228,31 @@ class WorldActionModel(nn.Module):
             Velocities of `window.video` [B, C, F, h, w] and of `window.action` [B, T, A].
         """
         first_noisy = 1 - window.video.shape[2] % self.config.frames_per_chunk
-        clean_BLD = self._embed_video(clean_BCFhw, clean_condition)
-        return self._denoise(window, context, None, clean_BLD, (clean_BCFhw.shape[2], first_noisy))
+        return self._denoise(window, context, None, clean_BCFhw, clean_condition, first_noisy)
 
-    def denoise(self, window: NoisyWindow, context: Context, cache: KVCache) -> tuple[Tensor, Tensor]:
-        """Denoise the chunk that follows the cached frames; the cache is only read.
+    def denoise(
+        self,
+        window: NoisyWindow,
+        context: Context,
+        cache: KVCache,
+        observed_BCFhw: Tensor | None = None,
+        observed_condition: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Denoise the chunk that follows the cached frames, and those observed since, which one launch can write too.
+
+        Args:
+            window: The noisy chunk.
+            context: Text and image tokens.
+            cache: What was observed before; it keeps its value.
+            observed_BCFhw: Latents observed since. Their keys and values are written behind the cached ones; `observed`
+                returns the cache with them.
+            observed_condition: First-frame conditioning channels of these.
 
         Returns:
             Velocities of `window.video` [B, C, F, h, w] and of `window.action` [B, T, A].
         """
-        return self._denoise(window, context, cache, None, (0, cache.frames))
+        seen = 0 if observed_BCFhw is None else observed_BCFhw.shape[2]
+        return self._denoise(window, context, cache, observed_BCFhw, observed_condition, cache.frames + seen)
 
     def write_observation(
         self,
@@ -255,29 +272,35 @@ class WorldActionModel(nn.Module):
         Raises:
             ValueError: If the frames are not a whole observed block (design: only those enter the cache).
         """
-        _, new_cache = self.encode_observation(latent_BCFhw, context, cache, condition)
-        return new_cache
-
-    def encode_observation(
-        self, latent_BCFhw: Tensor, context: Context, cache: KVCache | None, condition: Tensor | None
-    ) -> tuple[Tensor, KVCache]:
-        """Like `write_observation`, returning the last hidden states [B, L, D] as well."""
-        frames, past = latent_BCFhw.shape[2], 0 if cache is None else cache.frames
-        expected = 1 if cache is None else self.config.frames_per_chunk
-        if frames % expected or frames == 0 or (cache is None and frames != 1):
-            raise ValueError(
-                f"{frames} latent frames cannot enter a cache of {past}: expected "
-                f"{'frame 0 alone' if cache is None else f'a multiple of {expected}'}."
-            )
-        grid = self._grid(latent_BCFhw)
-        layout, rotation, mask = _geometry(self.config, grid, past, frames, (0, 0), latent_BCFhw.device)
-        x_BLD = self._add_positions(self._embed_video(latent_BCFhw, condition), layout, grid)
-        time_BG = torch.zeros(x_BLD.shape[0], 1, device=x_BLD.device)
-        slot_L = torch.zeros(len(layout), dtype=torch.int64, device=x_BLD.device)
-        x_BLD, _, keys, values = self._transform(x_BLD, time_BG, slot_L, rotation, mask, context, cache)
         if cache is None:
-            return x_BLD, KVCache(keys, values, layout)
-        return x_BLD, cache.append(keys, values, layout)
+            cache = self.new_cache(latent_BCFhw)
+        self.observe(latent_BCFhw, context, cache, condition)
+        return self.observed(cache, latent_BCFhw)
+
+    def new_cache(self, latent_BCFhw: Tensor, preallocate: bool = True) -> KVCache:
+        """Return an empty cache for latents like these, see `KVCache.empty`."""
+        grid = self._grid(latent_BCFhw)
+        return KVCache.empty(self.config, grid, len(latent_BCFhw), self.dtype, latent_BCFhw.device, preallocate)
+
+    def with_room(self, cache: KVCache, latent_BCFhw: Tensor) -> KVCache:
+        """Return the cache with free room for observed latents and the noisy tokens of the chunk behind them."""
+        config = self.config
+        frames = latent_BCFhw.shape[2] + config.frames_per_chunk
+        steps = config.actions_per_chunk + config.states_per_chunk
+        return cache.with_room(frames * self._grid(latent_BCFhw).tokens + steps)
+
+    def observe(
+        self, latent_BCFhw: Tensor, context: Context, cache: KVCache, condition: Tensor | None = None
+    ) -> Tensor:
+        """Write keys and values of observed latents behind the cached ones; return the last hidden states [B, L, D]."""
+        grid, seen = self._grid(latent_BCFhw), self._sequence(cache, latent_BCFhw)
+        x_BLD = self._add_positions(self._embed_video(latent_BCFhw, condition), seen.placed, grid)
+        time_BG = torch.zeros(x_BLD.shape[0], 1, device=x_BLD.device)
+        return self._transform(x_BLD, time_BG, seen, seen.readable, context, cache.extended(seen.layout))[0]
+
+    def observed(self, cache: KVCache, latent_BCFhw: Tensor) -> KVCache:
+        """Return the cache that a pass leaves which wrote these latents. Nothing is computed."""
+        return cache.extended(self._sequence(cache, latent_BCFhw).layout).keep()
 
     def read_video(self, x_BLD: Tensor, time_BLD: Tensor, grid: VideoGrid) -> Tensor:
         """Turn video tokens into latents-shaped output [B, C, F, h, w]; patch order is (rows, columns, C)."""
@@ -298,22 +321,35 @@ class WorldActionModel(nn.Module):
     def _add_positions(self, x_BLD: Tensor, layout: SequenceLayout, grid: VideoGrid) -> Tensor:
         return x_BLD + self.absolute_positions(layout, grid) if self.config.absolute_positions else x_BLD
 
+    def _sequence(self, cache: KVCache, latent_BCFhw: Tensor) -> _Sequence:
+        """Lay out an observation behind what is cached."""
+        past, frames = cache.frames, latent_BCFhw.shape[2]
+        expected = self.config.frames_per_chunk if past else 1
+        if frames % expected or frames == 0 or (not past and frames != 1):
+            raise ValueError(
+                f"{frames} latent frames cannot enter a cache of {past}: expected "
+                f"{f'a multiple of {expected}' if past else 'frame 0 alone'}."
+            )
+        grid = self._grid(latent_BCFhw)
+        return _sequence(self.config, grid, past, frames, past + frames, 0, False, latent_BCFhw.device)
+
     def _denoise(
         self,
         window: NoisyWindow,
         context: Context,
         cache: KVCache | None,
-        clean_BLD: Tensor | None,
-        frames: tuple[int, int],
+        clean_BCFhw: Tensor | None,
+        clean_condition: Tensor | None,
+        first_noisy: int,
     ) -> tuple[Tensor, Tensor]:
-        """Run `[clean | noisy video | actions | states]`; `frames` = clean frames, index of the first noisy one."""
+        """Run `[clean | noisy video | actions | states]`; `first_noisy` is the index of the first noisy frame."""
         config, grid = self.config, self._grid(window.video)
-        (clean_frames, first_noisy), noisy_frames = frames, window.video.shape[2]
-        past = 0 if cache is None else cache.frames
-        device = window.video.device
-        layout, rotation, mask = _geometry(config, grid, past, clean_frames, (first_noisy, noisy_frames), device)
+        clean_frames, noisy_frames = 0 if clean_BCFhw is None else clean_BCFhw.shape[2], window.video.shape[2]
+        past, device = 0 if cache is None else cache.frames, window.video.device
+        sequence = _sequence(config, grid, past, clean_frames, first_noisy, noisy_frames, cache is None, device)
+        readable = sequence.readable
         if window.has_robot is not None:
-            mask = hide_robots(mask, layout, window.has_robot)
+            readable = hide_robots(sequence.mask, sequence.placed, window.has_robot)
         video_BLD = self._embed_video(window.video, window.condition)
         action_BTD = self.action_encoder(window.action.to(self.dtype), window.action_timestep, window.category)
         state_BND = self.state_encoder(window.state.to(self.dtype), window.category)
@@ -324,57 +360,53 @@ class WorldActionModel(nn.Module):
             video_BLD = video_BLD + nn.functional.pad(summary, (0, 0, extra * grid.tokens, 0))
             action_BTD = action_BTD + window.summary.repeat_interleave(config.actions_per_chunk, dim=1)
         parts = [video_BLD, action_BTD, state_BND]
-        x_BLD = torch.cat(parts if clean_BLD is None else [clean_BLD, *parts], dim=1)
-
-        x_BLD = self._add_positions(x_BLD, layout, grid)
-
-        # Slot 0 is timestep 0 (clean video); a state is modulated like the first action of its chunk (spec §1.6).
+        if clean_BCFhw is not None:
+            parts.insert(0, self._embed_video(clean_BCFhw, clean_condition))
+        x_BLD = self._add_positions(torch.cat(parts, dim=1), sequence.placed, grid)
         time_BG = torch.cat(
             [torch.zeros_like(window.video_timestep[:, :1]), window.video_timestep, window.action_timestep],
             dim=1,
         )
-        clean_tokens, steps = clean_frames * grid.tokens, window.action.shape[1]
-        first_action = 1 + noisy_frames
-        per_state = config.actions_per_chunk // config.states_per_chunk
-        slot_L = torch.cat(
-            [
-                torch.zeros(clean_tokens, dtype=torch.int64, device=device),
-                torch.arange(1, first_action, device=device).repeat_interleave(grid.tokens),
-                torch.arange(first_action, first_action + steps, device=device),
-                torch.arange(first_action, first_action + steps, per_state, device=device),
-            ]
-        )
-        x_BLD, time_BGD, _, _ = self._transform(x_BLD, time_BG, slot_L, rotation, mask, context, cache)
-        noisy = slice(clean_tokens, clean_tokens + noisy_frames * grid.tokens)
-        video = self.read_video(x_BLD[:, noisy], time_BGD[:, slot_L[noisy]], grid)
-        action = self.action_decoder(x_BLD[:, noisy.stop : noisy.stop + steps].to(self.dtype), window.category)
-        return video, action
+        memory = None if cache is None else cache.extended(sequence.layout)
+        x_BLD, time_BGD = self._transform(x_BLD, time_BG, sequence, readable, context, memory)
+        first = clean_frames * grid.tokens
+        noisy = slice(first, first + noisy_frames * grid.tokens)
+        video = self.read_video(x_BLD[:, noisy], time_BGD[:, sequence.slot[noisy]], grid)
+        actions = slice(noisy.stop, noisy.stop + window.action.shape[1])
+        return video, self.action_decoder(x_BLD[:, actions].to(self.dtype), window.category)
 
     def _transform(
         self,
         x_BLD: Tensor,
         time_BG: Tensor,
-        slot_L: Tensor,
-        rotation_LP: Tensor,
-        mask: Tensor,
+        sequence: _Sequence,
+        readable: Readable,
         context: Context,
-        cache: KVCache | None,
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Run all blocks; return hidden states, time embeddings [B, G, D], and the new tokens' keys and values."""
+        memory: KVCache | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Run all blocks; return hidden states and time embeddings [B, G, D]."""
         time_BGD = self.time_embedding(time_sinusoid(time_BG, self.config.freq_dim).to(self.dtype))
         time_BG6D = self.time_projection(time_BGD).unflatten(2, (6, -1))
         if not self.training:
             # Guidance multiplies rounding: with bfloat16 weights, sums over the blocks are kept in float32. Training
             # would pay for that with twice the stored activations.
             x_BLD = x_BLD.float()
-        keys, values = [], []
+        text = context.text if context.text_kv is None else context.text_kv
+        image = context.image if context.image_kv is None else context.image_kv
         for index, block in enumerate(self.blocks):
-            past = None if cache is None else (cache.keys[index], cache.values[index])
-            args = (x_BLD, time_BG6D, slot_L, rotation_LP, mask, context.text, context.image, past)
-            if self.gradient_checkpointing and self.training:
-                x_BLD, key, value = checkpoint(block, *args, use_reentrant=False)
-            else:
-                x_BLD, key, value = block(*args)
-            keys.append(key)
-            values.append(value)
-        return x_BLD, time_BGD, tuple(keys), tuple(values)
+            args = (
+                x_BLD,
+                time_BG6D,
+                sequence.slot,
+                sequence.rotation,
+                readable,
+                text if text.ndim == 3 else text[index],
+                image if image is None or image.ndim == 3 else image[index],
+                None if memory is None else memory.memory(index),
+            )
+            x_BLD = (
+                checkpoint(block, *args, use_reentrant=False)
+                if self.gradient_checkpointing and self.training
+                else block(*args)
+            )
+        return x_BLD, time_BGD

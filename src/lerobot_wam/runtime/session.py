@@ -16,12 +16,17 @@ from torch import Tensor
 from lerobot_wam.codecs.image import ImageCodec
 from lerobot_wam.codecs.text import TextCodec
 from lerobot_wam.codecs.video import VideoCodec
-from lerobot_wam.diffusion.sampler import SamplerConfig, VelocityFunction, sample_chunk
+from lerobot_wam.diffusion.sampler import SamplerConfig, sample_chunk
 from lerobot_wam.embodiments.action_space import ActionSpace
-from lerobot_wam.model.world_action_model import NoisyWindow, WorldActionModel
-from lerobot_wam.runtime.state import Branch, Dream, LoopRules, Observation, Session
+from lerobot_wam.model.inputs import Context
+from lerobot_wam.model.world_action_model import WorldActionModel
+from lerobot_wam.runtime.acceleration import EAGER, Passes
+from lerobot_wam.runtime.denoiser import Denoiser
+from lerobot_wam.runtime.stages import NO_STAGES, Stages
+from lerobot_wam.runtime.state import Branch, Dream, LoopRules, Observation, Savings, Session
 
 OURS = LoopRules()
+ALL_SAVINGS = Savings()
 
 
 class Runtime:
@@ -39,6 +44,10 @@ class Runtime:
         negative_prompt: Text of the negative branch; used when guidance is not 1.
         image_codec: Image tokens of the window's first frame, for models with an image branch.
         rules: Where the loop may do as the official one does.
+        savings: What is not computed twice.
+        action_only: Whether nobody wants the video: dreams then hold actions alone.
+        stages: Is told what is being computed.
+        passes: How the network's passes are run.
     """
 
     def __init__(
@@ -53,6 +62,10 @@ class Runtime:
         negative_prompt: str = "",
         image_codec: ImageCodec | None = None,
         rules: LoopRules = OURS,
+        savings: Savings = ALL_SAVINGS,
+        action_only: bool = False,
+        stages: Stages = NO_STAGES,
+        passes: Passes = EAGER,
     ) -> None:
         self.model = model
         self.video_codec = video_codec
@@ -65,6 +78,11 @@ class Runtime:
         self.negative_prompt = negative_prompt
         self.image_codec = image_codec
         self.rules = rules
+        self.savings = savings
+        self.action_only = action_only
+        self.stages = stages
+        self.passes = passes
+        self.branches = 1 if sampler.guidance == 1.0 else 2
         self.block_frames = 1 + model.config.frames_per_chunk * video_codec.temporal_stride
 
     @property
@@ -128,7 +146,7 @@ class Runtime:
             official = self.rules.restart_frame == "official"
             session.frames = self._whole_block(clip, clip[0] if official or not session.frames else session.frames[-1])
             if len(clip) == 1:
-                session.branches = ()
+                session.end_window()
             oldest = official and len(clip) == self.block_frames - 1 and self._place(session) == 1
             observations.append(Observation(clip[0] if oldest else clip[-1], state, task))
         return self.plan(sessions, observations)
@@ -155,16 +173,17 @@ class Runtime:
             The dream of each session.
         """
         groups: dict[int, list[int]] = defaultdict(list)
-        for index, session in enumerate(sessions):
+        for index, (session, observation) in enumerate(zip(sessions, observations, strict=True)):
+            self._instruct(session, observation.task)
             groups[self._place(session)].append(index)
         dreams: dict[int, Dream] = {}
         for place, indices in groups.items():
-            group = [sessions[i] for i in indices]
-            self._write(group, [observations[i] for i in indices], place)
+            group, seen = [sessions[i] for i in indices], [observations[i] for i in indices]
             made = self._denoise(
                 group,
-                [observations[i] for i in indices],
+                seen,
                 place,
+                *self._observe(group, seen, place),
                 None if given_action is None else [given_action[i] for i in indices],
                 None if given_latents is None else [given_latents[i] for i in indices],
             )
@@ -178,14 +197,22 @@ class Runtime:
 
     @torch.no_grad()
     def imagine(self, dream: Dream) -> Tensor:
-        """Decode a dream to pixels in [-1, 1], [T, 3, H, W]; T = 8 frames for a chunk of 2 latents."""
-        anchor = self.video_codec.encode(dream.anchor_frame[None, :, None].to(self.device))
-        video = self.video_codec.decode(torch.cat([anchor, dream.latents[None]], dim=2))
+        """Decode a dream to pixels in [-1, 1], [T, 3, H, W]; T = 8 frames for a chunk of 2 latents.
+
+        Raises:
+            ValueError: Only actions were asked for.
+        """
+        if dream.latents is None:
+            raise ValueError("this dream has no video: only actions were asked for; set action_only to false")
+        with self.stages("decode"):
+            anchor = self.video_codec.encode(dream.anchor_frame[None, :, None].to(self.device))
+            video = self.video_codec.decode(torch.cat([anchor, dream.latents[None]], dim=2))
         return video[0, :, 1:].transpose(0, 1).clamp(-1, 1)
 
     def _instruct(self, session: Session, task: str) -> None:
         if task != session.task:
-            session.task, session.branches, session.queue = task, (), []
+            session.task, session.instructed, session.queue = task, False, []
+            session.end_window()
 
     def _whole_block(self, clip: Tensor, first: Tensor) -> list[Tensor]:
         """Complete the frames of one call to a block that begins with `first`; a single frame stays alone."""
@@ -206,55 +233,86 @@ class Runtime:
         whole block, and, unless it slides, when it is full.
         """
         config = self.model.config
-        if not session.branches or len(session.frames) != self.block_frames:
+        if session.branch is None or not session.branch.cache.frames or len(session.frames) != self.block_frames:
             return 1
-        after = session.branches[0].cache.frames + config.frames_per_chunk
+        after = session.branch.cache.frames + config.frames_per_chunk
         if after < config.max_frames:
             return after
         return config.max_frames - config.frames_per_chunk if self.rules.window_full == "slide" else 1
 
-    def _write(self, group: list[Session], observations: list[Observation], place: int) -> None:
-        """Write the observed block of sessions that stand at the same place of their windows."""
+    def _observe(
+        self, group: list[Session], observations: list[Observation], place: int
+    ) -> tuple[Branch, Tensor, Tensor | None]:
+        """Encode what sessions at the same place of their windows observed.
+
+        Returns:
+            Their joined branches, with room for what they observed and the chunk behind it; the observed latents; and
+            their conditioning channels.
+        """
         config = self.model.config
         if place == 1:
             frames = torch.stack([o.frame for o in observations]).to(self.device)
-            latent = self.video_codec.encode(frames.unsqueeze(2))
-            image = None if self.image_codec is None else self.image_codec.encode(frames)
-            texts = [[o.task for o in observations]]
-            if self.sampler.guidance != 1.0:
-                texts.append([self.negative_prompt] * len(group))
-            if config.condition_channels:
-                condition = self.video_codec.condition(frames, config.max_frames)
-                for row, session in enumerate(group):
-                    session.condition = condition[row : row + 1].clone()
-            contexts = [self.model.embed_context(self.text_codec.encode(t)[0].to(self.device), image) for t in texts]
-            shown = _condition(group, 0, 1)
-            branches = [Branch(c, self.model.write_observation(latent, c, condition=shown)) for c in contexts]
+            with self.stages("vae"):
+                latent = self.video_codec.encode(frames.unsqueeze(2))
+                if config.condition_channels:
+                    condition = self.video_codec.condition(frames, config.max_frames)
+                    for row, session in enumerate(group):
+                        session.condition = condition[row : row + 1].clone()
+            self._start_windows(group, frames, latent)
         else:
             first = place - config.frames_per_chunk
             for session in group:
-                if session.branches[0].cache.frames > first:
-                    session.branches = tuple(replace(b, cache=b.cache.slide(config)) for b in session.branches)
-            pixels = torch.stack([torch.stack(s.frames, dim=1) for s in group]).to(self.device)
-            latent = self.video_codec.encode(pixels)[:, :, 1:]
-            shown = _condition(group, first, config.frames_per_chunk)
-            branches = [
-                Branch(old.context, self.model.write_observation(latent, old.context, old.cache, shown))
-                for old in _joined(group)
-            ]
+                assert session.branch is not None
+                if session.branch.cache.frames > first:
+                    session.branch = replace(session.branch, cache=session.branch.cache.slide(config))
+            with self.stages("vae"):
+                pixels = torch.stack([torch.stack(s.frames, dim=1) for s in group]).to(self.device)
+                latent = self.video_codec.encode(pixels)[:, :, 1:]
+        branch = Branch.stack([session.branch for session in group if session.branch is not None])
+        branch = replace(branch, cache=self.model.with_room(branch.cache, latent))
+        return branch, latent, _condition(group, place - latent.shape[2], latent.shape[2])
+
+    def _start_windows(self, group: list[Session], frames: Tensor, latent: Tensor) -> None:
+        """Give sessions empty windows on their newest frames [B, 3, H, W], in the storage of the last ones."""
+        told = {id(s): s.branch.context.without_image() for s in group if s.branch is not None and s.instructed}
+        if new := [session for session in group if id(session) not in told]:
+            texts = [text for s in new for text in (s.task or "", self.negative_prompt)[: self.branches]]
+            with self.stages("text"):
+                context = self._remembered(self.model.embed_text(self.text_codec.encode(texts)[0].to(self.device)))
+            told |= {id(session): context.rows(self._rows_of(row)) for row, session in enumerate(new)}
+        context = Context.stack([told[id(session)] for session in group])
+        if self.image_codec is not None:
+            with self.stages("image"):
+                image = self.image_codec.encode(frames).repeat_interleave(self.branches, dim=0)
+                context = self._remembered(self.model.with_image(context, image))
         for row, session in enumerate(group):
-            session.branches = tuple(branch.pick(row, len(group)) for branch in branches)
+            own, old = context.pick(self._rows_of(row)), session.branch
+            if self.savings.preallocate and old is not None and len(old.context.text) == self.branches:
+                session.branch = Branch(own.stored_in(old.context), old.cache.emptied())
+            else:
+                blank = latent[row : row + 1].expand(self.branches, -1, -1, -1, -1)
+                session.branch = Branch(own, self.model.new_cache(blank, self.savings.preallocate))
+            session.instructed = True
+
+    def _remembered(self, context: Context) -> Context:
+        return self.model.remember(context) if self.savings.remember_context else context
+
+    def _rows_of(self, session: int) -> slice:
+        """Rows of a session in a batch of several."""
+        return slice(session * self.branches, (session + 1) * self.branches)
 
     def _denoise(
         self,
         group: list[Session],
         observations: list[Observation],
         place: int,
+        branch: Branch,
+        latent: Tensor,
+        latent_condition: Tensor | None,
         given_action: list[Tensor] | None,
         given_latents: list[Tensor] | None,
     ) -> list[Dream]:
         config, device, batch = self.model.config, self.device, len(group)
-        branches = _joined(group)
         frames = torch.stack([o.frame for o in observations]).to(device)
         height, width = frames.shape[-2:]
         shape = self.video_codec.latent_shape(1, height, width)
@@ -285,37 +343,45 @@ class Runtime:
 
         condition = _condition(group, place, config.frames_per_chunk)
 
-        def velocity_of(branch: Branch) -> VelocityFunction:
-            summary = self.model.summarise(frames.unsqueeze(1), state, category, branch.context, has_robot)
+        def each(of_session: Tensor) -> Tensor:
+            return of_session.repeat_interleave(self.branches, dim=0)
 
-            def velocity(video: Tensor, action: Tensor, video_t: float, action_t: float) -> tuple[Tensor, Tensor]:
-                window = NoisyWindow(
-                    video=video,
-                    video_timestep=torch.full((batch, video.shape[2]), video_t, device=device),
-                    action=action,
-                    action_timestep=torch.full((batch, action.shape[1]), action_t, device=device),
-                    state=state,
-                    category=category,
-                    condition=condition,
-                    summary=summary,
-                    has_robot=has_robot,
-                )
-                video_velocity, action_velocity = self.model.denoise(window, branch.context, branch.cache)
-                return video_velocity.float(), action_velocity.float() * dims
-
-            return velocity
-
-        conditional, *negative = (velocity_of(branch) for branch in branches)
-        latents, actions = sample_chunk(
-            conditional, video, action, self.sampler, negative[0] if negative else None, given
+        summary = self.model.summarise(
+            each(frames.unsqueeze(1)),
+            each(state),
+            each(category),
+            branch.context,
+            None if has_robot is None else each(has_robot),
         )
+        known = {"state": state, "category": category, "condition": condition, "summary": summary}
+        denoiser = Denoiser(
+            self.model,
+            branch,
+            self.branches,
+            known | {"has_robot": has_robot},
+            latent,
+            latent_condition,
+            dims,
+            self.sampler.guidance,
+            self.savings,
+            self.passes,
+        )
+        if not self.savings.fuse_observation:
+            with self.stages("observe"):
+                denoiser.observe()
+        with self.stages("denoise"):
+            skip = self.action_only and self.savings.skip_last_negative
+            latents, actions = sample_chunk(denoiser, video, action, self.sampler, given, skip)
+        for row, session in enumerate(group):
+            session.branch = denoiser.branch if batch == 1 else denoiser.branch.pick(self._rows_of(row))
         dreams = []
         for row, (session, observation) in enumerate(zip(group, observations, strict=True)):
             space = self.action_spaces[session.category]
             normalised = actions[row, :, : len(space.spec.action)].float().cpu()
             anchor = observation.state.float().cpu()
             absolute = space.decode(normalised[None, None], anchor[None, None])[0, 0]
-            dreams.append(Dream(absolute, latents[row], place == 1, observation.frame))
+            video_latents = None if self.action_only else latents[row]
+            dreams.append(Dream(absolute, video_latents, place == 1, observation.frame))
         return dreams
 
     def _noise(self, session: Session, shape: tuple[int, ...]) -> Tensor:
@@ -327,11 +393,6 @@ class Runtime:
         space = self.action_spaces[session.category]
         anchor = observation.state.float().cpu()
         return space.encode(action.float().cpu()[None, None], anchor[None, None])[0, 0]
-
-
-def _joined(group: list[Session]) -> list[Branch]:
-    """The sessions' branches, joined along the batch."""
-    return [Branch.stack(branches) for branches in zip(*(session.branches for session in group), strict=True)]
 
 
 def _condition(group: list[Session], first: int, count: int) -> Tensor | None:

@@ -1,14 +1,14 @@
 """What the closed loop keeps of one robot, and the rules it follows: values without behaviour of their own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lerobot_wam.model.cache import KVCache
-from lerobot_wam.model.world_action_model import Context
+from lerobot_wam.model.inputs import Context
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,25 @@ class LoopRules:
 
 
 @dataclass(frozen=True)
+class Savings:
+    """What the closed loop does not compute twice. None of it changes a result; each can be switched off.
+
+    Attributes:
+        remember_context: Keep every layer's keys and values of the text for a task, of the image for a window.
+        fuse_observation: Write the observation in the same pass as the first denoising step.
+        batched_guidance: Compute the branches of the task and of the negative prompt as one batch.
+        preallocate: Take the memory of a whole window at once, and keep it as long as the session lasts.
+        skip_last_negative: With actions only, leave out the negative branch in the last computed step.
+    """
+
+    remember_context: bool = True
+    fuse_observation: bool = True
+    batched_guidance: bool = True
+    preallocate: bool = True
+    skip_last_negative: bool = True
+
+
+@dataclass(frozen=True)
 class Observation:
     """What one robot sees now.
 
@@ -54,20 +73,24 @@ class Dream:
 
     Attributes:
         actions: Absolute physical actions [steps, A].
-        latents: Imagined video latents [C, F, h, w].
+        latents: Imagined video latents [C, F, h, w]; None where only actions were asked for.
         starts_window: Whether the window was restarted on the newest frame for this chunk.
         anchor_frame: The observed frame that the chunk starts from, [3, H, W].
     """
 
     actions: Tensor
-    latents: Tensor
+    latents: Tensor | None
     starts_window: bool
     anchor_frame: Tensor
 
 
 @dataclass(frozen=True)
 class Branch:
-    """One instruction's view of the window: its embedded context and what was observed under it."""
+    """A window as one or two instructions see it: embedded context, and what was observed.
+
+    Row 0 of the batch is the task; with guidance, row 1 is the negative prompt. Several sessions' branches are joined
+    one session after the other.
+    """
 
     context: Context
     cache: KVCache
@@ -77,9 +100,13 @@ class Branch:
         """Join branches of several sessions along the batch."""
         return Branch(Context.stack([b.context for b in branches]), KVCache.stack([b.cache for b in branches]))
 
-    def pick(self, row: int, batch: int) -> "Branch":
-        """Take one session's share out of `batch` joined ones, with storage of its own."""
-        return self if batch == 1 else Branch(self.context.pick(row), self.cache.pick(row))
+    def rows(self, which: slice) -> "Branch":
+        """Return some of the batch's rows; nothing is copied."""
+        return Branch(self.context.rows(which), self.cache.rows(which))
+
+    def pick(self, which: slice) -> "Branch":
+        """Return some of the batch's rows, with storage of their own."""
+        return Branch(self.context.pick(which), self.cache.pick(which))
 
 
 @dataclass
@@ -89,10 +116,10 @@ class Session:
     Attributes:
         generator: Stream of this session's sampling noise.
         category: Index of the robot's embodiment.
-        branches: The current window under the task and, with guidance, under the negative prompt; empty before
-            the first chunk and after a change of task.
-        condition: First-frame conditioning channels of the whole window [1, Cc, F, h, w]; None for models without.
         task: The current task.
+        instructed: Whether `branch` has been told the current task.
+        branch: The current window; None before the first chunk, and without observations after a change of task.
+        condition: First-frame conditioning channels of the whole window [1, Cc, F, h, w]; None for models without.
         frames: Frames observed since, and including, the last one in the cache.
         steps: Control steps since the last chunk was computed.
         queue: Actions of the current chunk that are still to be executed, [A] each.
@@ -102,11 +129,17 @@ class Session:
 
     generator: torch.Generator
     category: int = 0
-    branches: tuple[Branch, ...] = ()
-    condition: Tensor | None = None
     task: str | None = None
+    instructed: bool = False
+    branch: Branch | None = None
+    condition: Tensor | None = None
     frames: list[Tensor] = field(default_factory=list)
     steps: int = 0
     queue: list[Tensor] = field(default_factory=list)
     dream: Dream | None = None
     chunks: int = 0
+
+    def end_window(self) -> None:
+        """Forget what was observed; the next chunk starts a window, in the same storage."""
+        if self.branch is not None:
+            self.branch = replace(self.branch, cache=self.branch.cache.emptied())
