@@ -21,6 +21,8 @@ FLOORS = {
     "sim": 1,
     "optimizer": 1,  # imports nothing of ours: the config's optimizer preset returns it
     "model_card": 1,  # likewise: the policy's push writes it
+    "command_line": 1,
+    "approximations": 3,
     "presets": 1,
     "weights": 1,
     "configuration_wam": 2,

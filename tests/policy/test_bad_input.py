@@ -194,6 +194,7 @@ def test_images_of_another_size_are_resized(
 ):
     data = write_dataset(tmp_path / "large", (20,), size=48)
     policy = build_policy(data, config_of(saved)).train()
+    caplog.clear()
     with caplog.at_level(logging.WARNING, "lerobot_wam"):
         for _ in range(3):
             policy.forward(make_batch(data, policy.config))
@@ -208,6 +209,7 @@ def test_no_task_text_is_an_empty_instruction(tmp_path: Path, caplog: pytest.Log
     data = write_dataset(tmp_path / "mute", (20,), tasks=lambda episode, step: "")
     policy = build_policy(data).train()
     batch = make_batch(data, policy.config)
+    caplog.clear()
     with caplog.at_level(logging.WARNING, "lerobot_wam"):
         loss, _ = policy.forward(batch)
         del batch["task"]

@@ -144,8 +144,3 @@ def test_embedded_components_travel_with_the_checkpoint(components: dict[str, Pa
     assert torch.equal(loaded.select_action(seen), actions)
     loaded.save_pretrained(tmp_path / "again")
     assert (tmp_path / "again/text_codec/tokenizer.json").is_file()
-
-
-def test_steps_that_are_not_computed_are_announced(arm_data: Path, caplog: Any):
-    build_policy(arm_data, computed_steps="dynamic")
-    assert "computed_steps is dynamic" in caplog.text

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from lerobot.configs import PreTrainedConfig
-from tiny_policies import build_policy, tiny_config
+from tiny_policies import build_policy, observe, tiny_config
 
+from lerobot_wam.approximations import approximations
 from lerobot_wam.command_line import SettingError
 from lerobot_wam.configuration_wam import CHOICES, WAMConfig
 from lerobot_wam.modeling_wam import WAMPolicy
@@ -82,3 +83,35 @@ def test_impossible_wishes_are_refused():
         tiny_config(speed="turbo", num_inference_steps=None)
     with pytest.raises(SettingError, match="action_only leaves the video unfinished"):
         tiny_config(action_only=True, save_predicted_video=True)
+
+
+def test_approximations_are_named_and_exact_has_none():
+    assert approximations(tiny_config(speed="exact", num_inference_steps=None)) == []
+    assert approximations(WAMConfig(preset="wan2.1-14b", device="cpu", speed="exact")) == []
+    official = approximations(
+        WAMConfig(preset="wan2.1-14b", device="cpu", speed="official", skipped_steps="extrapolate")
+    )
+    assert official == ["computed_steps=8 continues the line through the last two velocities in some of 16 steps"]
+    assert approximations(WAMConfig(preset="wan2.1-14b", device="cpu", speed="fast", quantization="int8")) == [
+        "num_inference_steps=4 solver steps, 16 are exact",
+        "guidance_scale=1, the preset's is 5",
+        "quantization=int8 rounds the weights of the blocks",
+    ]
+
+
+@pytest.mark.parametrize(("noise_mode", "warned"), [("coupled", True), ("decoupled", False), ("independent", False)])
+def test_flash_says_what_training_it_needs(noise_mode: str, warned: bool):
+    found = approximations(WAMConfig(device="cpu", speed="flash", noise_mode=noise_mode))
+    assert "video_final_sigma=0.8 leaves noise in the imagined video" in found
+    assert ("train with --policy.noise_mode=decoupled" in found[-1]) == warned
+
+
+def test_approximations_are_printed_once_and_reach_the_sampler(arm_data: Path, caplog: pytest.LogCaptureFixture):
+    flags = {"num_inference_steps": 16, "computed_steps": "dynamic", "skipped_steps": "extrapolate"}
+    policy = build_policy(arm_data, **flags, window_full="slide")
+    said = [record.getMessage() for record in caplog.records if record.name == "lerobot_wam.modeling_wam"]
+    assert len(said) == 1
+    assert said[0].startswith("approximations: computed_steps=dynamic continues the line")
+    assert "; window_full=slide keeps" in said[0]
+    assert policy.runtime.sampler.skipped_steps == "extrapolate"
+    assert policy.select_action(observe(policy.eval())).shape == (1, 6)

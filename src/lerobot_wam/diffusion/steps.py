@@ -1,6 +1,7 @@
 """Which solver steps are computed and which reuse the last velocities (spec §3.2; "DiT cache" in the official code).
 
-A skipped step repeats the last guided video velocity and the last action velocity; both solvers advance all the same.
+A skipped step repeats the last guided video velocity and the last action velocity, or continues the line through the
+last two; both solvers advance all the same.
 """
 
 from typing import Protocol
@@ -85,3 +86,38 @@ def computed_steps(name: str, steps: int, batch: int) -> ComputedSteps:
     if name == "dynamic":
         return SimilarSteps(batch)
     return ListedSteps(range(steps) if name == "all" else STATIC_STEPS[name], batch)
+
+
+class HeldVelocity:
+    """The velocity of one modality at every step: computed at the steps that are due, held at the others.
+
+    Per sample, like the choice of steps: v(sigma) = v1 + slope (sigma - sigma1) after a computation of v1 at sigma1.
+    The slope is 0, or with `extrapolate` that of the line through the last two computed velocities.
+
+    Attributes:
+        computed: What was computed last for each sample [B, ...].
+    """
+
+    def __init__(self, extrapolate: bool) -> None:
+        self.computed: Tensor | None = None
+        self._extrapolate = extrapolate
+        self._sigma: Tensor | None = None
+        self._slope: Tensor | None = None
+
+    def note(self, velocity: Tensor, sigma: float, due_B: Tensor) -> Tensor:
+        """Take what was computed at noise level `sigma` for the samples that were due; returns `computed`."""
+        due = due_B.view(-1, *[1] * (velocity.ndim - 1))
+        if self.computed is None or self._sigma is None:  # every sample computes the first step
+            self.computed, self._sigma = velocity, torch.full_like(due, sigma, dtype=velocity.dtype)
+            self._slope = torch.zeros_like(velocity) if self._extrapolate else None
+            return velocity
+        if self._slope is not None:
+            self._slope = torch.where(due, (velocity - self.computed) / (sigma - self._sigma), self._slope)
+        self.computed = torch.where(due, velocity, self.computed)
+        self._sigma = torch.where(due, sigma, self._sigma)
+        return self.computed
+
+    def at(self, sigma: float) -> Tensor:
+        """The velocities [B, ...] to step with at noise level `sigma`."""
+        assert self.computed is not None
+        return self.computed if self._slope is None else self.computed + self._slope * (sigma - self._sigma)

@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import HfApi, ModelCard
 from lerobot.configs import PreTrainedConfig
 
+from lerobot_wam.approximations import approximations
 from lerobot_wam.checkpoints.output import PARTIAL, sha256
 from lerobot_wam.checkpoints.source import Source, read_json
 from lerobot_wam.configuration_wam import WAMConfig
@@ -233,13 +234,7 @@ def _completeness(found: Checkup, config: WAMConfig, folder: Path, verify: bool)
         raise ValueError(
             f"{folder} has no {MANIFEST} to verify: only imported checkpoints have one, leave --verify out"
         )
-    if config.computed_steps != "all":
-        found.notes.append(
-            f"approximation: computed_steps={config.computed_steps} repeats velocities in some of "
-            f"{config.num_inference_steps} steps (--policy.computed_steps=all is exact)"
-        )
-    if config.window_full == "slide":
-        found.notes.append("approximation: window_full=slide keeps what dropped frames left in the others' keys")
+    found.notes += [f"approximation: {line}" for line in approximations(config)]
     if config.compat == "official":
         found.notes.append("compat=official: acts as the official code does, its defects included")
     card = folder / "README.md"
