@@ -231,7 +231,7 @@ def test_a_robot_that_is_known_is_refused(checkpoint: Path, old_data: MixtureRec
 def test_a_folder_belongs_to_one_adaptation(play: MixtureEntry, tmp_path: Path):
     plan = AdaptPlan(Path("x"), play, tmp_path / "out", lr=1e-3)
     adaptation._claim(plan)
-    adaptation._claim(replace(plan, steps=9, patience=9, device="cuda"))  # going on with these is fine
+    adaptation._claim(replace(plan, patience=9, device="cuda"))  # going on with these is fine
     with pytest.raises(ValueError, match=r"another lr \(0.001, not 0.1\): delete it, or choose another --out"):
         adaptation._claim(replace(plan, lr=0.1))
     (tmp_path / "other").mkdir()

@@ -54,6 +54,7 @@ from lerobot_wam.training.open_loop import (
 logger = logging.getLogger(__name__)
 
 WARMUP_STEPS = 50
+FLAT_FRACTION = 0.2  # then the rate falls to the end: what was trained to such an end before needs one again
 _OF_THE_RUN = ("trainable", "heads_lr", "optimizer_lr", "matrix_lr", "warmup_steps", "flat_fraction")
 
 
@@ -201,7 +202,7 @@ def _claim(plan: AdaptPlan) -> None:
     Raises:
         ValueError: It holds something else.
     """
-    free = ("folder", "device", "steps", "patience")  # may change when one goes on
+    free = ("folder", "device", "patience")  # may change when one goes on
     asked = {key: value for key, value in dataclasses.asdict(plan).items() if key not in free}
     asked = json.loads(json.dumps(asked, default=str))
     file = plan.folder / "plan.json"
@@ -239,7 +240,7 @@ def _train(plan: AdaptPlan, old: WAMConfig, recipe: MixtureRecipe, watch: "_Watc
         "policy.matrix_lr": old.matrix_lr * lr / old.optimizer_lr,
         "policy.heads_lr": plan.heads_lr or lr,
         "policy.warmup_steps": WARMUP_STEPS,
-        "policy.flat_fraction": 1,  # nobody knows where the end is
+        "policy.flat_fraction": FLAT_FRACTION,
         "output_dir": run,
         "steps": plan.steps,
         "batch_size": plan.batch_size,
