@@ -12,18 +12,18 @@ ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from benchmarks import adaptation  # noqa: E402
+from benchmarks import adaptation, paired  # noqa: E402
 from lerobot_wam.modeling_wam import WAMPolicy  # noqa: E402
 
 
 def test_the_change_is_of_pairs_and_so_is_its_interval():
     before = [1.0] * 50 + [0.0] * 50
-    found = adaptation.compared(before, [1.0] * 49 + [0.0] * 48 + [1.0] * 3)
+    found = paired.compared(before, [1.0] * 49 + [0.0] * 48 + [1.0] * 3)
     assert found["scenes"] == 100
     assert found["change"] == pytest.approx(0.02)
     low, high = found["change_95"]
     assert -0.03 < low < 0 < high < 0.06  # unpaired it would be as wide as 0.28
-    assert adaptation.by_scene([[True, False], [True, True], [True, False]]) == pytest.approx([1, 1 / 3])
+    assert paired.by_scene([[True, False], [True, True], [True, False]]) == pytest.approx([1, 1 / 3])
 
 
 def test_heads_from_scratch_begin_at_random_in_an_unchanged_network(tmp_path: Path):
