@@ -24,6 +24,7 @@ from lerobot_wam.runtime.acceleration import EAGER, Passes
 from lerobot_wam.runtime.denoiser import Denoiser
 from lerobot_wam.runtime.stages import NO_STAGES, Stages
 from lerobot_wam.runtime.state import Branch, Dream, LoopRules, Observation, Savings, Session
+from lerobot_wam.runtime.streaming import encode_arrived
 
 OURS = LoopRules()
 ALL_SAVINGS = Savings()
@@ -105,6 +106,7 @@ class Runtime:
             self.observe(session, observation)
             if not session.queue:
                 due.append((session, observation))
+        self._encode_arrived([session for session in sessions if self._goes_on(session)])
         if due and self.rules.restart_frame == "official":
             clips = [s.frames[1:] if len(s.frames) == self.block_frames else [o.frame] for s, o in due]
             states, tasks = [o.state for _, o in due], [o.task for _, o in due]
@@ -144,7 +146,8 @@ class Runtime:
         for session, clip, state, task in zip(sessions, clips, states, tasks, strict=True):
             self._instruct(session, task)
             official = self.rules.restart_frame == "official"
-            session.frames = self._whole_block(clip, clip[0] if official or not session.frames else session.frames[-1])
+            first = clip[0] if official or not session.frames else session.frames[-1]
+            session.begin_block(self._whole_block(clip, first))
             if len(clip) == 1:
                 session.end_window()
             oldest = official and len(clip) == self.block_frames - 1 and self._place(session) == 1
@@ -191,7 +194,8 @@ class Runtime:
         for index, session in enumerate(sessions):
             session.dream = dreams[index]
             session.queue = list(dreams[index].actions[: execute_steps or self.execute_steps])
-            session.frames, session.steps = [observations[index].frame], 0
+            session.begin_block([observations[index].frame])
+            session.steps = 0
             session.chunks += 1
         return [dreams[i] for i in range(len(sessions))]
 
@@ -232,13 +236,27 @@ class Runtime:
         It restarts at the first chunk, after a change of task, when what was observed since the last chunk is not a
         whole block, and, unless it slides, when it is full.
         """
+        return self._next_place(session) if len(session.frames) == self.block_frames else 1
+
+    def _next_place(self, session: Session) -> int:
+        """Likewise, if what is being observed becomes a whole block."""
         config = self.model.config
-        if session.branch is None or not session.branch.cache.frames or len(session.frames) != self.block_frames:
+        if session.branch is None or not session.branch.cache.frames:
             return 1
         after = session.branch.cache.frames + config.frames_per_chunk
         if after < config.max_frames:
             return after
         return config.max_frames - config.frames_per_chunk if self.rules.window_full == "slide" else 1
+
+    def _goes_on(self, session: Session) -> bool:
+        """Whether the next chunk will read the frames since the last one; a new window reads the newest alone."""
+        whole = self.execute_steps == self.chunk_steps and self.rules.restart_frame == "newest"
+        return whole and self._next_place(session) > 1
+
+    def _encode_arrived(self, sessions: list[Session]) -> None:
+        if self.savings.stream_video and sessions:
+            with self.stages("vae"):
+                encode_arrived(self.video_codec, sessions, self.device)
 
     def _observe(
         self, group: list[Session], observations: list[Observation], place: int
@@ -265,9 +283,13 @@ class Runtime:
                 assert session.branch is not None
                 if session.branch.cache.frames > first:
                     session.branch = replace(session.branch, cache=session.branch.cache.slide(config))
-            with self.stages("vae"):
-                pixels = torch.stack([torch.stack(s.frames, dim=1) for s in group]).to(self.device)
-                latent = self.video_codec.encode(pixels)[:, :, 1:]
+            if self.savings.stream_video:
+                self._encode_arrived(group)
+                latent = torch.cat([torch.cat(session.stream.latents[1:], dim=2) for session in group])
+            else:
+                with self.stages("vae"):
+                    pixels = torch.stack([torch.stack(s.frames, dim=1) for s in group]).to(self.device)
+                    latent = self.video_codec.encode(pixels)[:, :, 1:]
         branch = Branch.stack([session.branch for session in group if session.branch is not None])
         branch = replace(branch, cache=self.model.with_room(branch.cache, latent))
         return branch, latent, _condition(group, place - latent.shape[2], latent.shape[2])

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lerobot_wam.codecs.video import VideoState
 from lerobot_wam.model.cache import KVCache
 from lerobot_wam.model.inputs import Context
 
@@ -43,6 +44,7 @@ class Savings:
         batched_guidance: Compute the branches of the task and of the negative prompt as one batch.
         preallocate: Take the memory of a whole window at once, and keep it as long as the session lasts.
         skip_last_negative: With actions only, leave out the negative branch in the last computed step.
+        stream_video: Encode frames as they arrive, so that the last ones alone are left when a chunk is due.
     """
 
     remember_context: bool = True
@@ -50,6 +52,7 @@ class Savings:
     batched_guidance: bool = True
     preallocate: bool = True
     skip_last_negative: bool = True
+    stream_video: bool = True
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,19 @@ class Branch:
 
 
 @dataclass
+class Stream:
+    """What is encoded of the block that a session observes.
+
+    Attributes:
+        latents: Latent frames [1, C, 1, h, w] of the frames so far.
+        state: What the codec remembers of them; None before the first.
+    """
+
+    latents: list[Tensor] = field(default_factory=list)
+    state: VideoState | None = None
+
+
+@dataclass(eq=False)
 class Session:
     """State of one robot's episode. Create it with `Runtime.new_session`; drop it to forget.
 
@@ -120,7 +136,8 @@ class Session:
         instructed: Whether `branch` has been told the current task.
         branch: The current window; None before the first chunk, and without observations after a change of task.
         condition: First-frame conditioning channels of the whole window [1, Cc, F, h, w]; None for models without.
-        frames: Frames observed since, and including, the last one in the cache.
+        frames: Frames observed since, and including, the last one in the cache; a block once they are complete.
+        stream: What is encoded of them.
         steps: Control steps since the last chunk was computed.
         queue: Actions of the current chunk that are still to be executed, [A] each.
         dream: The newest chunk.
@@ -134,6 +151,7 @@ class Session:
     branch: Branch | None = None
     condition: Tensor | None = None
     frames: list[Tensor] = field(default_factory=list)
+    stream: Stream = field(default_factory=Stream)
     steps: int = 0
     queue: list[Tensor] = field(default_factory=list)
     dream: Dream | None = None
@@ -143,3 +161,7 @@ class Session:
         """Forget what was observed; the next chunk starts a window, in the same storage."""
         if self.branch is not None:
             self.branch = replace(self.branch, cache=self.branch.cache.emptied())
+
+    def begin_block(self, frames: list[Tensor]) -> None:
+        """Start to observe anew, with these frames."""
+        self.frames, self.stream = frames, Stream()
