@@ -1,4 +1,7 @@
-"""What the benchmarks share: options, the policy they measure, a stopwatch, and the file that a result goes to."""
+"""What the benchmarks share: options, the policy they measure, a stopwatch, and the file that a result goes to.
+
+It imports without LeRobot: the scripts in `gpu/` run where that is not installed.
+"""
 
 import argparse
 import json
@@ -8,19 +11,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lerobot.configs import FeatureType, PolicyFeature
-from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
-from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.embodiments.resolve import stored_embodiment
 from lerobot_wam.embodiments.spec import load_embodiment
 from lerobot_wam.embodiments.statistics import Columns
-from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.report.environment import environment
+
+if TYPE_CHECKING:
+    from lerobot_wam.modeling_wam import WAMPolicy
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -28,14 +30,22 @@ MACHINE = ("Processor", "Cores", "Memory", "Accelerator", "System")
 """What of `environment()` describes the machine; the rest are versions."""
 
 ARM = load_embodiment("wam_sim_viperx")
-JOINTS, SIZE, CAMERA, TASK = len(ARM.action), 64, f"{OBS_IMAGES}.front", "push the red cube left"
-FEATURES: dict[str, Any] = {
-    "input_features": {
-        CAMERA: PolicyFeature(FeatureType.VISUAL, (3, SIZE, SIZE)),
-        OBS_STATE: PolicyFeature(FeatureType.STATE, (JOINTS,)),
-    },
-    "output_features": {ACTION: PolicyFeature(FeatureType.ACTION, (JOINTS,))},
-}
+JOINTS, SIZE, CAMERA, TASK = len(ARM.action), 64, "observation.images.front", "push the red cube left"
+
+
+def features() -> dict[str, Any]:
+    """Fields of a LeRobot policy's configuration: the arm's joints and one camera."""
+    from lerobot.configs import FeatureType, PolicyFeature
+    from lerobot.utils.constants import ACTION, OBS_STATE
+
+    joints = (JOINTS,)
+    return {
+        "input_features": {
+            CAMERA: PolicyFeature(FeatureType.VISUAL, (3, SIZE, SIZE)),
+            OBS_STATE: PolicyFeature(FeatureType.STATE, joints),
+        },
+        "output_features": {ACTION: PolicyFeature(FeatureType.ACTION, joints)},
+    }
 
 
 def options(description: str | None, repetitions: int) -> argparse.ArgumentParser:
@@ -49,17 +59,20 @@ def options(description: str | None, repetitions: int) -> argparse.ArgumentParse
     return parser
 
 
-def nano_policy(device: str, seed: int, **overrides: Any) -> WAMPolicy:
+def nano_policy(device: str, seed: int, **overrides: Any) -> "WAMPolicy":
     """The nano preset for the simulated ViperX with one 64x64 camera, as it is at the start of training.
 
     Weights, and the recording that the action ranges come from, are random: no dataset is read.
     """
+    from lerobot_wam.configuration_wam import WAMConfig
+    from lerobot_wam.modeling_wam import WAMPolicy
+
     rng, steps = np.random.default_rng(seed), 100
     zeros = np.zeros(steps, dtype=np.int64)
     action, state = rng.normal(size=(2, steps, JOINTS))
     stored = stored_embodiment(ARM, Columns(zeros, np.arange(steps), zeros, action, state))
     torch.manual_seed(seed)
-    config = WAMConfig(device=device, embodiment=ARM.name, embodiments={ARM.name: stored}, **FEATURES, **overrides)
+    config = WAMConfig(device=device, embodiment=ARM.name, embodiments={ARM.name: stored}, **features(), **overrides)
     return WAMPolicy(config).to(device)
 
 

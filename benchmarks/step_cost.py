@@ -31,11 +31,11 @@ from tqdm import tqdm
 
 from benchmarks.common import (
     CAMERA,
-    FEATURES,
     JOINTS,
     SIZE,
     TASK,
     command_line,
+    features,
     milliseconds,
     nano_policy,
     options,
@@ -81,7 +81,7 @@ def act_policy(device: str, backbone: str, dim_feedforward: int) -> ACTPolicy:
         dim_model=128,
         n_heads=4,
         dim_feedforward=dim_feedforward,
-        **FEATURES,
+        **features(),
     )
     return ACTPolicy(config).to(device)
 
@@ -95,7 +95,7 @@ def diffusion_policy(device: str, backbone: str, width: int, **sampling: Any) ->
         vision_backbone=backbone,
         pretrained_backbone_weights=None,
         down_dims=(32, 64, width),
-        **FEATURES,
+        **features(),
         **sampling,
     )
     return DiffusionPolicy(config).to(device)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
-from diffusers import UniPCMultistepScheduler
 from torch import Tensor
 
 from lerobot_wam.diffusion.schedule import TRAIN_STEPS, UNIPC_START, sampling_sigmas
@@ -90,6 +89,8 @@ class UniPCSolver:
     """diffusers' UniPC on the official table, which starts at sigma 0.9998 and truncates timesteps to integers."""
 
     def __init__(self, config: SamplerConfig, final_sigma: float) -> None:
+        from diffusers import UniPCMultistepScheduler  # Euler needs none of it
+
         sigmas = sampling_sigmas(config.steps, config.shift, start=UNIPC_START, final=final_sigma)
         self.sigmas = sigmas.tolist()
         self.timesteps = [float(int(TRAIN_STEPS * sigma)) for sigma in sigmas[:-1]]
