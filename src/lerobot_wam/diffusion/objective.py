@@ -13,7 +13,8 @@ from torch import Tensor
 
 from lerobot_wam.diffusion.schedule import NoiseConfig, draw_noise_levels, training_table
 from lerobot_wam.model.config import ModelConfig
-from lerobot_wam.model.world_action_model import NoisyWindow, WorldActionModel
+from lerobot_wam.model.inputs import NoisyWindow
+from lerobot_wam.model.world_action_model import WorldActionModel
 
 
 @dataclass(frozen=True)
