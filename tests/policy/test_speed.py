@@ -115,3 +115,8 @@ def test_approximations_are_printed_once_and_reach_the_sampler(arm_data: Path, c
     assert "; window_full=slide keeps" in said[0]
     assert policy.runtime.sampler.skipped_steps == "extrapolate"
     assert policy.select_action(observe(policy.eval())).shape == (1, 6)
+
+
+def test_flash_training_is_one_flag(arm_data: Path):
+    noise = build_policy(arm_data, noise_mode="decoupled").objective.noise
+    assert (noise.mode, noise.beta_alpha, noise.action_level_per_chunk) == ("decoupled", 7.0, True)
