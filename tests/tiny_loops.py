@@ -15,6 +15,7 @@ from lerobot_wam.embodiments.spec import CameraView, Dimension, EmbodimentSpec
 from lerobot_wam.model.cache import KVCache
 from lerobot_wam.model.config import ModelConfig, VisualSummaryConfig
 from lerobot_wam.model.world_action_model import WorldActionModel
+from lerobot_wam.runtime.parallel import Parallel
 from lerobot_wam.runtime.session import Runtime
 from lerobot_wam.runtime.state import LoopRules, Observation, Savings, Session
 
@@ -78,6 +79,7 @@ def make_runtime(
     rules: LoopRules | None = None,
     savings: Savings | None = None,
     action_only: bool = False,
+    parallel: Parallel | None = None,
     **sampler: Any,
 ) -> Runtime:
     """Two Euler steps a chunk unless `sampler` says otherwise."""
@@ -94,6 +96,7 @@ def make_runtime(
         rules=rules or LoopRules(),
         savings=savings or Savings(),
         action_only=action_only,
+        parallel=parallel,
     )
 
 

@@ -42,6 +42,7 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device | str,
         preallocate: bool = True,
+        shares: int = 1,
     ) -> "KVCache":
         """Return a cache without tokens.
 
@@ -53,10 +54,11 @@ class KVCache:
             device: Where they live.
             preallocate: Take the room for a whole window and a chunk's noisy tokens at once; otherwise each pass takes
                 what it needs.
+            shares: Processes that the heads are split over; the cache holds one's share.
         """
         steps = config.actions_per_chunk + config.states_per_chunk
         tokens = config.max_frames * grid.tokens + steps if preallocate else 0
-        heads = (config.num_heads, config.head_dim)
+        heads = (config.num_heads // shares, config.head_dim)
         return KVCache(_Storage(torch.empty(config.num_layers, 2, batch, tokens, *heads, dtype=dtype, device=device)))
 
     @property

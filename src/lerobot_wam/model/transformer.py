@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lerobot_wam.model.exchange import TokenExchange
 from lerobot_wam.model.layout import Segment
 from lerobot_wam.model.rope import rotate
 
@@ -38,6 +39,7 @@ class SelfAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int, eps: float) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.exchange: TokenExchange | None = None  # with processes that hold other tokens
         self.q = nn.Linear(dim, dim)
         self.k = nn.Linear(dim, dim)
         self.v = nn.Linear(dim, dim)
@@ -60,8 +62,10 @@ class SelfAttention(nn.Module):
         q_BLHK = rotate(self.norm_q(self.q(x_BLD)).unflatten(-1, (self.num_heads, -1)), rotation_LP)
         k_BSHK = rotate(self.norm_k(self.k(x_BLD)).unflatten(-1, (self.num_heads, -1)), rotation_LP)
         v_BSHK = self.v(x_BLD).unflatten(-1, (self.num_heads, -1))
+        if self.exchange is not None:
+            q_BLHK, k_BSHK, v_BSHK = self.exchange.to_heads(q_BLHK, k_BSHK, v_BSHK)
         if memory is not None:
-            past = memory[0].shape[1] - x_BLD.shape[1]
+            past = memory[0].shape[1] - k_BSHK.shape[1]
             if k_BSHK.requires_grad:  # what is differentiated must not be overwritten by the next pass
                 k_BSHK, v_BSHK = (
                     torch.cat([m[:, :past], new], 1) for m, new in zip(memory, (k_BSHK, v_BSHK), strict=True)
@@ -78,7 +82,10 @@ class SelfAttention(nn.Module):
                 for new, read in readable
             ]
             out_BHLK = torch.cat(parts, dim=2)
-        return self.o(out_BHLK.transpose(1, 2).flatten(2))
+        out_BLHK = out_BHLK.transpose(1, 2)
+        if self.exchange is not None:
+            out_BLHK = self.exchange.to_tokens(out_BLHK)
+        return self.o(out_BLHK.flatten(2))
 
 
 class CrossAttention(nn.Module):

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from lerobot_wam.model.cache import KVCache
 from lerobot_wam.model.config import ModelConfig
 from lerobot_wam.model.embodiment import ActionEncoder, CategoryMLP
+from lerobot_wam.model.exchange import TokenExchange
 from lerobot_wam.model.inputs import Context, NoisyWindow
 from lerobot_wam.model.layout import (
     Kind,
@@ -109,6 +110,7 @@ class WorldActionModel(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
+        self.exchange: TokenExchange | None = None
         dim, eps = config.dim, config.eps
         patch_in = config.latent_channels + config.condition_channels
         self.patch_embedding = nn.Conv3d(patch_in, dim, config.patch, stride=config.patch)
@@ -145,6 +147,12 @@ class WorldActionModel(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of the weights. Inputs are cast to it; timesteps are not, as bfloat16 would round them."""
         return self.patch_embedding.weight.dtype
+
+    def split_tokens(self, exchange: TokenExchange) -> None:
+        """Compute a share of every pass's tokens from now on, and keep a share of the heads' keys and values."""
+        layers: list[Any] = [block.self_attn for block in self.blocks]
+        for module in (self, *layers):
+            module.exchange = exchange
 
     def embed_context(self, text_BTX: Tensor, image_BIC: Tensor | None = None) -> Context:
         """Embed what stays fixed over a window.
@@ -279,8 +287,9 @@ class WorldActionModel(nn.Module):
 
     def new_cache(self, latent_BCFhw: Tensor, preallocate: bool = True) -> KVCache:
         """Return an empty cache for latents like these, see `KVCache.empty`."""
-        grid = self._grid(latent_BCFhw)
-        return KVCache.empty(self.config, grid, len(latent_BCFhw), self.dtype, latent_BCFhw.device, preallocate)
+        grid, device = self._grid(latent_BCFhw), latent_BCFhw.device
+        shares = 1 if self.exchange is None else self.exchange.size
+        return KVCache.empty(self.config, grid, len(latent_BCFhw), self.dtype, device, preallocate, shares)
 
     def with_room(self, cache: KVCache, latent_BCFhw: Tensor) -> KVCache:
         """Return the cache with free room for observed latents and the noisy tokens of the chunk behind them."""
@@ -393,12 +402,15 @@ class WorldActionModel(nn.Module):
             x_BLD = x_BLD.float()
         text = context.text if context.text_kv is None else context.text_kv
         image = context.image if context.image_kv is None else context.image_kv
+        slot_L, rotation_LP = sequence.slot, sequence.rotation
+        if self.exchange is not None:
+            x_BLD, slot_L, rotation_LP = self.exchange.scatter(x_BLD, slot_L, rotation_LP)
         for index, block in enumerate(self.blocks):
             args = (
                 x_BLD,
                 time_BG6D,
-                sequence.slot,
-                sequence.rotation,
+                slot_L,
+                rotation_LP,
                 readable,
                 text if text.ndim == 3 else text[index],
                 image if image is None or image.ndim == 3 else image[index],
@@ -409,4 +421,4 @@ class WorldActionModel(nn.Module):
                 if self.gradient_checkpointing and self.training
                 else block(*args)
             )
-        return x_BLD, time_BGD
+        return x_BLD if self.exchange is None else self.exchange.gather(x_BLD), time_BGD

@@ -9,6 +9,7 @@ from lerobot_wam.diffusion.sampler import guide
 from lerobot_wam.model.inputs import NoisyWindow
 from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.runtime.acceleration import Passes
+from lerobot_wam.runtime.parallel import Parallel
 from lerobot_wam.runtime.state import Branch, Savings
 
 
@@ -27,6 +28,7 @@ class Denoiser:
         guidance: Guidance scale.
         savings: What is not computed twice.
         passes: How passes are run.
+        parallel: The processes that share the work, if any.
     """
 
     model: WorldActionModel
@@ -39,6 +41,7 @@ class Denoiser:
     guidance: float
     savings: Savings
     passes: Passes
+    parallel: Parallel | None
 
     def observe(self) -> None:
         """Write what was observed, in a pass of its own for every branch."""
@@ -62,8 +65,10 @@ class Denoiser:
         found = [self._run("denoise", self.branch.rows(rows), rows, noisy) for rows in self._batches(guided)]
         if self.observed is not None:
             self._written()
+        if self.parallel is not None:
+            found = self.parallel.gather(found)
         velocity, action_velocity = found[0]
-        if guided and self.branches > 1:
+        if guided and self.guidance != 1.0:
             if len(found) == 1:
                 (velocity, negative), action_velocity = (velocity[0::2], velocity[1::2]), action_velocity[0::2]
             else:

@@ -22,6 +22,7 @@ from lerobot_wam.model.inputs import Context
 from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.runtime.acceleration import EAGER, Passes
 from lerobot_wam.runtime.denoiser import Denoiser
+from lerobot_wam.runtime.parallel import Parallel
 from lerobot_wam.runtime.stages import NO_STAGES, Stages
 from lerobot_wam.runtime.state import Branch, Dream, LoopRules, Observation, Savings, Session
 from lerobot_wam.runtime.streaming import encode_arrived
@@ -49,6 +50,7 @@ class Runtime:
         action_only: Whether nobody wants the video: dreams then hold actions alone.
         stages: Is told what is being computed.
         passes: How the network's passes are run.
+        parallel: The processes that share the work of every chunk; all of them make the same calls.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Runtime:
         action_only: bool = False,
         stages: Stages = NO_STAGES,
         passes: Passes = EAGER,
+        parallel: Parallel | None = None,
     ) -> None:
         self.model = model
         self.video_codec = video_codec
@@ -83,7 +86,12 @@ class Runtime:
         self.action_only = action_only
         self.stages = stages
         self.passes = passes
-        self.branches = 1 if sampler.guidance == 1.0 else 2
+        self.parallel = parallel
+        self.prompts = slice(0, 1 if sampler.guidance == 1.0 else 2)  # of (task, negative prompt)
+        if parallel is not None:
+            parallel.split(model, sampler.guidance)
+            self.prompts = parallel.own(self.prompts)
+        self.branches = self.prompts.stop - self.prompts.start
         self.block_frames = 1 + model.config.frames_per_chunk * video_codec.temporal_stride
 
     @property
@@ -298,7 +306,7 @@ class Runtime:
         """Give sessions empty windows on their newest frames [B, 3, H, W], in the storage of the last ones."""
         told = {id(s): s.branch.context.without_image() for s in group if s.branch is not None and s.instructed}
         if new := [session for session in group if id(session) not in told]:
-            texts = [text for s in new for text in (s.task or "", self.negative_prompt)[: self.branches]]
+            texts = [text for s in new for text in (s.task or "", self.negative_prompt)[self.prompts]]
             with self.stages("text"):
                 context = self._remembered(self.model.embed_text(self.text_codec.encode(texts)[0].to(self.device)))
             told |= {id(session): context.rows(self._rows_of(row)) for row, session in enumerate(new)}
@@ -387,6 +395,7 @@ class Runtime:
             self.sampler.guidance,
             self.savings,
             self.passes,
+            self.parallel,
         )
         if not self.savings.fuse_observation:
             with self.stages("observe"):
