@@ -66,7 +66,7 @@ class WAMConfig(PreTrainedConfig):
         text_codec: "word_hash" (training-free) or "umt5".
         text_codec_source: The text encoder's folder; its tokenizer is in it or, as diffusers has it, in `tokenizer`
             beside it.
-        text_device: Where the text encoder lives; None is the CPU.
+        text_device: Where the text encoder computes; None is the CPU. While acting it leaves a GPU once a task is read.
         text_dim: Width of a text token.
         text_length: Text tokens.
         dim: Model width.

@@ -17,6 +17,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
+from torch import Tensor
 
 from lerobot_wam.codecs.image import ClipImageCodec, ImageCodec
 from lerobot_wam.codecs.text import TextCodec, WordHashTextCodec
@@ -32,6 +33,8 @@ COMPONENTS = ("video_codec", "text_codec", "image_codec")
 _WEIGHTLESS = ("dct", "word_hash", "none")
 _TOKENIZER = "tokenizer"  # beside the text encoder, in diffusers' layout
 _FILES = ("*.json", "*.safetensors", "*.model")
+_ROOMY = 40e9
+"""Bytes of a GPU that keeps the image encoder, which every window needs: 1.3 GB there are less than its way there."""
 
 
 class FrozenCodecs:
@@ -48,6 +51,9 @@ class FrozenCodecs:
     def __init__(self, config: WAMConfig, text_folders: Sequence[Path] = ()) -> None:
         self.config = config
         self.text_folders = text_folders
+        # Text and image encoder: module, and its weights on the CPU.
+        self._at_rest: dict[str, tuple[Any, dict[str, Tensor]]] = {}
+        self._announced: set[str] = set()
 
     @cached_property
     @torch.inference_mode(False)
@@ -82,7 +88,7 @@ class FrozenCodecs:
 
         encoder = self._load("text_codec", UMT5EncoderModel, dtype=getattr(torch, config.dtype))
         tokenizer = AutoTokenizer.from_pretrained(_tokenizer_folder(find_component(config, "text_codec")))
-        codec = Umt5TextCodec(encoder.to(config.text_device or "cpu"), tokenizer, config.text_length)
+        codec = Umt5TextCodec(encoder, tokenizer, config.text_length, config.text_device or "cpu")
         self._check("text_codec", "text_dim", codec.dim)
         return codec
 
@@ -97,6 +103,23 @@ class FrozenCodecs:
         codec = ClipImageCodec(self._load("image_codec", CLIPVisionModel, dtype=getattr(torch, self.config.dtype)))
         self._check("image_codec", "image_dim", codec.dim)
         return codec
+
+    def rest(self) -> None:
+        """Take the text encoder, and on a small GPU the image encoder, off it until their next use.
+
+        The weights are still on the CPU, so that nothing is copied. For acting, where a text is new once a task and an
+        image once a window; training uses both at every step.
+        """
+        for name, (module, weights) in self._at_rest.items():
+            device = module.device
+            if device.type == "cpu" or (name == "image_codec" and _is_roomy(device)):
+                continue
+            module.load_state_dict(weights, assign=True)
+            module.tie_weights()
+            module.to("cpu")  # what is no weight
+            if name not in self._announced:
+                self._announced.add(name)
+                logger.info(f"the encoder of {name} is on {device} while it encodes, and on the CPU otherwise")
 
     def _load(self, name: str, library_class: Any, **precision: torch.dtype) -> Any:
         folder = find_component(self.config, name)
@@ -115,6 +138,8 @@ class FrozenCodecs:
                 f"{name} in {folder} lacks {len(wrong)} tensors or has them in another shape ({', '.join(wrong[:3])}): "
                 f"copy it again, or pass --policy.{name}_source=FOLDER"
             )
+        if name != "video_codec":
+            self._at_rest[name] = module, module.state_dict()
         return module
 
     def _check(self, name: str, field: str, found: int) -> None:
@@ -124,6 +149,10 @@ class FrozenCodecs:
                 f"{name} from {getattr(self.config, f'{name}_source')} has {field} {found}, the policy {expected}: "
                 f"pass --policy.{name}_source=FOLDER of the one it was trained with"
             )
+
+
+def _is_roomy(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory >= _ROOMY
 
 
 def find_component(config: WAMConfig, name: str, download: bool = True) -> Path:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from huggingface_hub import ModelCard, save_torch_state_dict, snapshot_download
 from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.policies.rtc.modeling_rtc import RTCProcessor
 from lerobot.utils.device_utils import resolve_safetensors_device
 from torch import Tensor
 
@@ -38,6 +39,7 @@ from lerobot_wam.model_card import data_row, generate_card, robot_rows, training
 from lerobot_wam.optimizer import MuonAdamWConfig, split_parameters
 from lerobot_wam.runtime.session import Runtime
 from lerobot_wam.runtime.state import LoopRules, Observation, Savings, Session
+from lerobot_wam.runtime.stitching import Commitment
 from lerobot_wam.weights import is_per_robot, read_weights, replaced
 
 logger = logging.getLogger(__name__)
@@ -116,6 +118,7 @@ class WAMPolicy(PreTrainedPolicy):
         self._source_losses: dict[str, float | None] = {source["name"]: None for source in sources}
         self.savings = Savings()
         self.last_predicted_latents: Tensor | None = None
+        self.init_rtc_processor()
         self.reset()
 
     @property
@@ -166,6 +169,7 @@ class WAMPolicy(PreTrainedPolicy):
                 restart_frame=config.restart_frame,
                 noise_stream=config.noise_stream,
                 padded_actions=config.padded_actions,
+                smoothing=config.smoothing,
             ),
             savings=replace(self.savings, remember_context=self.savings.remember_context and whole),
         )
@@ -272,6 +276,7 @@ class WAMPolicy(PreTrainedPolicy):
         first = self._sessions[0]
         chunks = first.chunks
         actions = runtime.act(self._sessions, observations)
+        self.codecs.rest()
         dream = first.dream
         if config.save_predicted_video and first.chunks > chunks and dream is not None and dream.latents is not None:
             executed = math.ceil(runtime.execute_steps / (config.video_stride * self.video_codec.temporal_stride))
@@ -282,14 +287,37 @@ class WAMPolicy(PreTrainedPolicy):
             self.last_predicted_latents = latents
         return torch.stack(actions)
 
+    def supports_rtc(self) -> bool:
+        """Whether chunks can be sampled to go on from the one that is executed: LeRobot's real-time chunking."""
+        return True
+
+    def init_rtc_processor(self) -> None:
+        """Follow `config.rtc_config`, which `lerobot-rollout --inference.type=rtc` sets before it calls this."""
+        rtc = self.config.rtc_config
+        self.rtc_processor = None if rtc is None or not rtc.enabled else RTCProcessor(rtc)
+        if self.rtc_processor is not None:
+            logger.info("real-time chunking: the clean estimate's gradient is taken to be one, an approximation")
+
     @torch.no_grad()
-    def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
+    def predict_action_chunk(
+        self, batch: dict[str, Any], inference_delay: int = 0, prev_chunk_left_over: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
         """Return a whole chunk of absolute physical actions [B, chunk_steps, A] from the newest observation alone.
 
         Callers of this method never show the frames between two calls, so each call starts a window of its own.
+
+        Under `config.rtc_config` the chunk agrees with `prev_chunk_left_over` [n, A] or [B, n, A], the old chunk's
+        rest, of which `inference_delay` actions are executed before the new chunk is in use.
         """
         observations, runtime = self._observations(batch), self.runtime
-        dreams = runtime.plan(self._new_sessions(runtime, len(observations)), observations)
+        commitments = None
+        if prev_chunk_left_over is not None and self.rtc_processor is not None:
+            asked = inference_delay, runtime.chunk_steps, self.rtc_processor
+            rests = prev_chunk_left_over.expand(len(observations), -1, -1)
+            commitments = [Commitment.of_lerobot(rest, *asked) for rest in rests]
+        sessions = self._new_sessions(runtime, len(observations))
+        dreams = runtime.plan(sessions, observations, commitments=commitments)
+        self.codecs.rest()
         return torch.stack([dream.actions for dream in dreams])
 
     @torch.no_grad()

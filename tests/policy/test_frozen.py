@@ -13,6 +13,8 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 from tiny_policies import TINY, build_policy, make_batch, observe
 
+from lerobot_wam.codecs.image import ClipImageCodec
+from lerobot_wam.codecs.umt5 import Umt5TextCodec
 from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.modeling_wam import WAMPolicy
 
@@ -144,3 +146,26 @@ def test_embedded_components_travel_with_the_checkpoint(components: dict[str, Pa
     assert torch.equal(loaded.select_action(seen), actions)
     loaded.save_pretrained(tmp_path / "again")
     assert (tmp_path / "again/text_codec/tokenizer.json").is_file()
+
+
+def test_encoders_rest_on_the_cpu_until_they_are_needed(components: dict[str, Path], arm_data: Path, caplog: Any):
+    codecs = build_policy(arm_data, tiny_wan("wan2.1-14b", components["wan2.1-14b"])).codecs
+    assert isinstance(codecs.text, Umt5TextCodec)
+    assert isinstance(codecs.image, ClipImageCodec)
+    frame = torch.rand(1, 3, 32, 32)
+    before = codecs.text.encode(["push the red cube"])[0], codecs.image.encode(frame)
+    assert codecs.text.encoder is not None
+    for encoder in (codecs.text.encoder, codecs.image.vision_model):
+        for module in encoder.modules():  # a device without memory stands for a GPU
+            for name, weight in module.named_parameters(recurse=False):
+                setattr(module, name, torch.nn.Parameter(weight.to("meta"), requires_grad=False))
+    with caplog.at_level(logging.INFO, "lerobot_wam.frozen"):
+        codecs.rest()
+        codecs.rest()
+    assert [message.split(" is on ")[0] for message in caplog.messages if " is on meta " in message] == [
+        "the encoder of text_codec",
+        "the encoder of image_codec",
+    ]
+    codecs.text._tokens.clear()
+    after = codecs.text.encode(["push the red cube"])[0], codecs.image.encode(frame)
+    torch.testing.assert_close(after, before)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from transformers import UMT5EncoderModel
@@ -17,16 +17,24 @@ class Umt5TextCodec:
     tokens are kept on the CPU, so an encoder that has seen every task can be let go.
 
     Args:
-        encoder: transformers' `UMT5EncoderModel`, on the device it is to run on; frozen here.
+        encoder: transformers' `UMT5EncoderModel`; frozen here.
         tokenizer: its tokenizer, called as `tokenizer(text, truncation=True, max_length=length)`.
         length: tokens of every text; a longer one is cut.
+        device: where texts are encoded; the encoder comes there for the first new one. None leaves it where it is.
     """
 
-    def __init__(self, encoder: "UMT5EncoderModel", tokenizer: Callable[..., Any], length: int = 512) -> None:
-        self.encoder: UMT5EncoderModel | None = encoder.eval().requires_grad_(False)
+    def __init__(
+        self,
+        encoder: "UMT5EncoderModel",
+        tokenizer: Callable[..., Any],
+        length: int = 512,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.encoder: nn.Module | None = encoder.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.dim = encoder.config.d_model
         self.length = length
+        self.device = encoder.device if device is None else torch.device(device)
         self._tokens: dict[str, Tensor] = {}
 
     def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -56,6 +64,6 @@ class Umt5TextCodec:
                     f"the text encoder was released before it saw {text!r}: encode every text before release()"
                 )
             ids = self.tokenizer(text, truncation=True, max_length=self.length)["input_ids"]
-            hidden = self.encoder(torch.tensor([ids], device=self.encoder.device)).last_hidden_state
+            hidden = self.encoder.to(self.device)(torch.tensor([ids], device=self.device)).last_hidden_state
             self._tokens[text] = hidden[0].cpu()
         return self._tokens[text]
