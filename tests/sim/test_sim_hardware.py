@@ -1,11 +1,8 @@
 """The simulated arm and its scripted operator under LeRobot's own commands, in this process."""
 
-import logging
 import re
 import shlex
-import signal
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +12,11 @@ import pytest
 pytest.importorskip("lerobot")
 pytest.importorskip("mujoco")
 
-from accelerate.state import AcceleratorState
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.robots.utils import make_robot_from_config
 from lerobot.teleoperators.utils import make_teleoperator_from_config
 from lerobot.utils.errors import DeviceNotConnectedError
+from lerobot_commands import run
 
 import lerobot_wam.plugin  # noqa: F401
 from lerobot_wam.sim.arm_robot import WAMSimArm
@@ -31,21 +28,6 @@ from lerobot_wam.sim.tasks import Judge, parse_task
 TASK = "push the red cube to the left"
 SIM = ["--robot.type=wam_sim_arm", "--robot.image_size=32"]
 EXPERT = "--teleop.type=wam_sim_expert"
-
-
-def run(program: str, *words: str) -> None:
-    """What typing the command does, but for LeRobot's hold on this process's log and signals."""
-    module = import_module(f"lerobot.scripts.{program.replace('-', '_')}")
-    level = logging.getLogger().level
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "init_logging", lambda *args, **kwargs: logging.getLogger().setLevel(logging.INFO))
-        patch.setattr(signal, "signal", lambda *args: None)
-        patch.setattr(sys, "argv", [program, *words])
-        AcceleratorState._reset_state(reset_partial_state=True)
-        try:
-            module.main()
-        finally:
-            logging.getLogger().setLevel(level)
 
 
 def recording(root: Path, *words: str) -> list[str]:

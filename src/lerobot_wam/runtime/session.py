@@ -16,7 +16,7 @@ from torch import Tensor
 from lerobot_wam.codecs.image import ImageCodec
 from lerobot_wam.codecs.text import TextCodec
 from lerobot_wam.codecs.video import VideoCodec
-from lerobot_wam.diffusion.sampler import SamplerConfig, sample_chunk
+from lerobot_wam.diffusion.sampler import SamplerConfig, VelocityFunction, sample_chunk
 from lerobot_wam.embodiments.action_space import ActionSpace
 from lerobot_wam.model.inputs import Context
 from lerobot_wam.model.world_action_model import WorldActionModel
@@ -25,6 +25,7 @@ from lerobot_wam.runtime.denoiser import Denoiser
 from lerobot_wam.runtime.parallel import Parallel
 from lerobot_wam.runtime.stages import NO_STAGES, Stages
 from lerobot_wam.runtime.state import Branch, Dream, LoopRules, Observation, Savings, Session
+from lerobot_wam.runtime.stitching import Commitment, Guidance, smooth
 from lerobot_wam.runtime.streaming import encode_arrived
 
 OURS = LoopRules()
@@ -170,6 +171,7 @@ class Runtime:
         given_action: Sequence[Tensor] | None = None,
         given_latents: Sequence[Tensor] | None = None,
         execute_steps: int | None = None,
+        commitments: Sequence[Commitment | None] | None = None,
     ) -> list[Dream]:
         """Write what was observed into each session's cache, dream the next chunk and queue its actions.
 
@@ -179,6 +181,7 @@ class Runtime:
             given_action: Absolute physical actions [steps, A] per session to simulate instead of acting.
             given_latents: Latents [C, F, h, w] per session to label instead of dreaming.
             execute_steps: Actions to queue; None takes the runtime's.
+            commitments: What each session's chunk is to agree with, if anything.
 
         Returns:
             The dream of each session.
@@ -197,6 +200,7 @@ class Runtime:
                 *self._observe(group, seen, place),
                 None if given_action is None else [given_action[i] for i in indices],
                 None if given_latents is None else [given_latents[i] for i in indices],
+                None if commitments is None else [commitments[i] for i in indices],
             )
             dreams.update(zip(indices, made, strict=True))
         for index, session in enumerate(sessions):
@@ -341,6 +345,7 @@ class Runtime:
         latent_condition: Tensor | None,
         given_action: list[Tensor] | None,
         given_latents: list[Tensor] | None,
+        commitments: list[Commitment | None] | None,
     ) -> list[Dream]:
         config, device, batch = self.model.config, self.device, len(group)
         frames = torch.stack([o.frame for o in observations]).to(device)
@@ -397,12 +402,17 @@ class Runtime:
             self.passes,
             self.parallel,
         )
+        velocity: VelocityFunction = denoiser
+        if commitments is not None:
+            ahead = zip(group, observations, commitments, strict=True)
+            targets = [None if c is None else self._encode_action(s, o, c.over(self.chunk_steps)) for s, o, c in ahead]
+            velocity = Guidance.towards(targets, commitments, action).applied_to(denoiser)
         if not self.savings.fuse_observation:
             with self.stages("observe"):
                 denoiser.observe()
         with self.stages("denoise"):
             skip = self.action_only and self.savings.skip_last_negative
-            latents, actions = sample_chunk(denoiser, video, action, self.sampler, given, skip)
+            latents, actions = sample_chunk(velocity, video, action, self.sampler, given, skip)
         for row, session in enumerate(group):
             session.branch = denoiser.branch if batch == 1 else denoiser.branch.pick(self._rows_of(row))
         dreams = []
@@ -411,6 +421,8 @@ class Runtime:
             normalised = actions[row, :, : len(space.spec.action)].float().cpu()
             anchor = observation.state.float().cpu()
             absolute = space.decode(normalised[None, None], anchor[None, None])[0, 0]
+            if self.rules.smoothing:
+                absolute = smooth(absolute, [dimension.gripper for dimension in space.spec.action])
             video_latents = None if self.action_only else latents[row]
             dreams.append(Dream(absolute, video_latents, place == 1, observation.frame))
         return dreams

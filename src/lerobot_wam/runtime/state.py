@@ -26,12 +26,14 @@ class LoopRules:
             video and for the actions of every chunk, which gives each chunk the same noise.
         padded_actions: What the dimensions hold that the robot does not have: "zero", or "noise" that is denoised
             like the rest (official).
+        smoothing: Whether every chunk's actions but grippers are smoothed as in the paper (see `stitching.smooth`).
     """
 
     window_full: Literal["restart", "slide"] = "restart"
     restart_frame: Literal["newest", "official"] = "newest"
     noise_stream: Literal["session", "fixed"] = "session"
     padded_actions: Literal["zero", "noise"] = "zero"
+    smoothing: bool = False
 
 
 @dataclass(frozen=True)
