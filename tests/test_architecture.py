@@ -40,6 +40,7 @@ FLOORS = {
     "training": 6,
     "report": 6,
     "serving": 6,
+    "bench": 7,
     "demo": 7,
     "doctor": 7,  # looks at what checkpoints/ can import
     "plugin": 7,

@@ -191,8 +191,8 @@ def _fresh(model: WorldActionModel, name: str, seed: int) -> Tensor:
     return getattr(module, parameter).detach()
 
 
-def parse_settings(words: Sequence[str]) -> dict[str, Any]:
-    """Read `FIELD=VALUE` words as values of `WAMConfig` fields.
+def parse_settings(words: Sequence[str], option: str = "--set ") -> dict[str, Any]:
+    """Read `FIELD=VALUE` words, given with `option`, as values of `WAMConfig` fields.
 
     Raises:
         ValueError: No such field, or a value of another type.
@@ -204,10 +204,10 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
         name, _, value = word.partition("=")
         if name not in fields:
             raise ValueError(
-                f"--set {word}: WAMConfig has no field {name!r}; expected FIELD=VALUE, as in compat=official"
+                f"{option}{word}: WAMConfig has no field {name!r}; expected FIELD=VALUE, as in compat=official"
             )
         try:
             settings[name] = draccus.decode(kinds[name], value if kinds[name] is str else yaml.safe_load(value))
         except (DecodingError, ValueError) as error:
-            raise ValueError(f"--set {word}: {error}") from error
+            raise ValueError(f"{option}{word}: {error}") from error
     return settings
