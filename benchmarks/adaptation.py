@@ -3,7 +3,8 @@
 Takes a checkpoint that was trained on several simulated arms and a few minutes of play of another one. Two policies
 learn from the same play and stop by the same rule:
 
-- adapted: `lerobot-wam adapt`, its robot's weights begin as those of the nearest arm; earlier data in equal parts.
+- adapted: `lerobot-wam adapt`, its robot's weights begin as those of the nearest arm; with --mode=full or lora the
+  shared weights learn too, from earlier data in equal parts.
 - heads from scratch: the same network, frozen; the robot's own weights begin at random and are all that is trained.
 
 Measured: open-loop action error of each on held-out play, beside holding still and copying the last motion; success of
@@ -151,7 +152,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--play", type=Path, required=True, help="folder of the new arm's recorded play")
     parser.add_argument("--arm", required=True, help="the new arm")
     parser.add_argument("--seen-arms", required=True, help="the others, such as viperx,so101,panda")
-    parser.add_argument("--cotrain", help="mixture of earlier data (default: what the checkpoint was trained on)")
+    parser.add_argument(
+        "--cotrain", help="earlier data (default: what the checkpoint was trained on, if shared weights are trained)"
+    )
     parser.add_argument("--folder", type=Path, default=Path("outputs/adaptation"), help="default: outputs/adaptation")
     parser.add_argument("--mode", choices=("full", "lora", "heads"), default="full", help="default: full")
     parser.add_argument("--lr", type=float, help="of the network (default: the checkpoint's)")
@@ -166,12 +169,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--eval-seed", type=int, default=100_000, help="first scene (default: 100000)")
     args = parser.parse_args(arguments)
     seeds = [int(seed) for seed in args.seeds.split(",")]
+    if args.cotrain:
+        cotrain = load_recipe(args.cotrain)
+    else:
+        cotrain = None if args.mode == "heads" else stored_cotraining(args.checkpoint)[0]
     plan = AdaptPlan(
         args.checkpoint,
         MixtureEntry(f"local/{args.play.resolve().name}", root=str(args.play), in_memory=True),
         args.folder,
         mode=args.mode,
-        cotrain=load_recipe(args.cotrain) if args.cotrain else stored_cotraining(args.checkpoint)[0],
+        cotrain=cotrain,
         lr=args.lr,
         heads_lr=args.heads_lr,
         steps=args.steps,

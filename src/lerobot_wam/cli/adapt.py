@@ -119,7 +119,9 @@ def make_plan(args: argparse.Namespace) -> "AdaptPlan":
         raise ValueError(f"--camera is {wrong[0]!r}, expected the robot's camera = the recording's")
     checkpoint = local_checkpoint(args.policy_path)
     cotrain, line = None, "Old skills may fade: no earlier data, as --cotrain=none asks"
-    if args.cotrain is None:
+    if args.mode == "heads" and args.cotrain in (None, "none"):
+        line = "Old skills stay: the new robot's weights alone are trained"
+    elif args.cotrain is None:
         cotrain, line = stored_cotraining(checkpoint)
     elif args.cotrain != "none":
         cotrain, line = load_recipe(args.cotrain), f"Co-training on {args.cotrain}"

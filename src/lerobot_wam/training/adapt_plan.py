@@ -20,7 +20,7 @@ class AdaptPlan:
         mode: What is trained: all weights ("full"), low-rank adapters and the robot's own weights ("lora"), or only
             the robot's own ("heads").
         like: Known robot to begin with; None takes the nearest.
-        cotrain: Earlier data, together as much as the new; None trains on the new alone.
+        cotrain: Earlier data, together as much as the new; None trains on the new alone, as mode "heads" has to.
         lr: Learning rate of the network; None takes the checkpoint's. Muon's follows in proportion.
         heads_lr: Learning rate of the robots' own weights; None takes that of the network.
         lora_rank: Rank of the adapters.
@@ -55,6 +55,10 @@ class AdaptPlan:
     flags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.mode == "heads" and self.cotrain is not None:
+            raise ValueError(
+                "--cotrain is given, but --mode=heads trains the new robot's weights alone: drop one of them"
+            )
         if not 0 < self.eval_split < 1:
             raise ValueError(f"--eval-split is {self.eval_split}, expected a share of the episodes between 0 and 1")
         for flag, value in (
