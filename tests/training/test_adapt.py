@@ -201,6 +201,10 @@ def test_earlier_data_is_found_or_its_absence_said(old_data: MixtureRecipe, tmp_
     [
         ({"eval_split": 1.0}, "--eval-split is 1.0, expected a share"),
         ({"patience": 0}, "--patience is 0, expected 1 or more"),
+        (
+            {"mode": "heads", "cotrain": MixtureRecipe((MixtureEntry("local/old"),))},
+            "--cotrain is given, but --mode=heads trains the new robot's weights alone",
+        ),
         ({"like": "ur5e"}, "no embodiment 'ur5e' to begin with: the checkpoint knows wam_sim_viperx, mobile"),
         ({"episodes": "2"}, "play has one episode"),
         ({"embodiment": "pusht"}, "play: embodiment 'pusht' needs the camera"),
