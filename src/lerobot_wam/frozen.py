@@ -67,6 +67,8 @@ class FrozenCodecs:
         codec = WanVAECodec(self._load("video_codec", AutoencoderKLWan, torch_dtype=torch.float32))
         self._check("video_codec", "latent_channels", codec.latent_channels)
         self._check("video_codec", "codec_patch", codec.spatial_stride)
+        if config.passes != "eager":
+            codec.compile()
         return codec
 
     @cached_property

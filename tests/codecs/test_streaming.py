@@ -107,3 +107,16 @@ def test_the_encoder_is_one_graph(kind: str):
     plain = codec.encode(video)
     codec.compile(backend="eager")
     torch.testing.assert_close(codec.encode(video), plain, rtol=0, atol=1e-5)
+
+
+def test_an_encoder_that_does_not_compile_runs_as_it_is(caplog: pytest.LogCaptureFixture):
+    def refuse(*_: Any) -> Any:
+        raise RuntimeError("no compiler here")
+
+    codec, video = wan("wan2.1"), clips(1)
+    plain = codec.encode(video)
+    codec.compile(backend=refuse)
+    assert torch.equal(codec.encode(video), plain)
+    (message,) = [record.message for record in caplog.records if record.name == "lerobot_wam.codecs.wan_vae"]
+    assert "the video encoder is not compiled" in message
+    assert message.endswith("it runs as it is")

@@ -97,3 +97,23 @@ def test_nothing_is_encoded_for_a_window_that_ends(execute_steps: int | None):
     assert codec.calls == []
     run(runtime, session, [steps])
     assert codec.calls == [(1, 1)]
+
+
+def test_conditioning_is_encoded_as_far_as_the_next_chunk_reads_and_the_rest_meanwhile():
+    found = []
+    for stream_video in (True, False):
+        runtime = make_runtime(
+            make_model(condition_channels=4 + 24), savings=replace(Savings(), stream_video=stream_video)
+        )
+        runtime.video_codec = codec = RememberingCodec()
+        session = runtime.new_session(0)
+        actions = run(runtime, session, [0])
+        assert session.condition is not None
+        window = runtime.model.config.max_frames
+        assert len(session.condition.latents) == (1 + runtime.model.config.frames_per_chunk if stream_video else window)
+        actions = torch.cat([actions, run(runtime, session, range(1, 4 * STEPS))])
+        assert len(session.condition.latents) == window
+        whole = codec.condition(see(3 * STEPS).frame[None], window)  # the newest window's
+        torch.testing.assert_close(torch.cat(session.condition.latents, dim=2), whole, rtol=0, atol=1e-6)
+        found.append(actions)
+    torch.testing.assert_close(*found, rtol=0, atol=1e-6)

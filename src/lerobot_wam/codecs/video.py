@@ -95,11 +95,21 @@ class VideoCodec(Protocol):
             [B,4+C,F,h,w]: four channels that are 1 at latent frame 0 and 0 elsewhere, then the latents of the clip
             that shows the frame and grey from there on.
         """
-        grey = torch.zeros_like(frame)[:, :, None].expand(-1, -1, TEMPORAL_STRIDE * (frames - 1), -1, -1)
-        latents = self.encode(torch.cat([frame[:, :, None], grey], dim=2))
-        mask = latents.new_zeros(len(latents), CONDITION_MASK_CHANNELS, *latents.shape[2:])
-        mask[:, :, 0] = 1
-        return torch.cat([mask, latents], dim=1)
+        parts = []
+        state: VideoState | None = None
+        for _ in range(frames):
+            part, state = self.condition_next(frame, state)
+            parts.append(part)
+        return torch.cat(parts, dim=2)
+
+    def condition_next(self, frame: Tensor, state: VideoState | None = None) -> tuple[Tensor, VideoState]:
+        """One latent frame [B,4+C,1,h,w] of `condition`, and the state for the next call; None begins."""
+        clip = frame[:, :, None]
+        if state is not None:
+            clip = torch.zeros_like(clip).expand(-1, -1, TEMPORAL_STRIDE, -1, -1)
+        latent, after = self.encode_next(clip, state)
+        mask = latent.new_full((len(latent), CONDITION_MASK_CHANNELS, *latent.shape[2:]), float(state is None))
+        return torch.cat([mask, latent], dim=1), after
 
     def _check_group(self, frames: Tensor, state: VideoState | None) -> None:
         """Refuse frames that are not one latent frame's."""

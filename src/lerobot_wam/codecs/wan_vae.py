@@ -1,5 +1,6 @@
 """Wan's video autoencoder behind the codec protocol: normalised latents, causal in time (spec §1.7)."""
 
+import logging
 from typing import Any
 
 import torch
@@ -7,6 +8,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from lerobot_wam.codecs.video import TEMPORAL_STRIDE, VideoCodec, VideoState
+
+logger = logging.getLogger(__name__)
 
 
 class WanVAECodec(VideoCodec):
@@ -38,10 +41,25 @@ class WanVAECodec(VideoCodec):
     def compile(self, **options: Any) -> None:
         """Compile the encoder as one graph for each of its three shapes: first frame, first group, later groups.
 
+        Where the compiler fails, it says so and the encoder runs as it is.
+
         Args:
             options: For `torch.compile`.
         """
-        self._pass = torch.compile(self._encoder_pass, fullgraph=True, dynamic=False, **options)
+        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+
+        compiled = torch.compile(self._encoder_pass, fullgraph=True, dynamic=False, **options)
+
+        def run(frames: Tensor, state: VideoState) -> tuple[Tensor, VideoState]:
+            try:
+                return compiled(frames, state)
+            except (TorchDynamoException, FailOnRecompileLimitHit) as error:
+                reason = str(error).strip().splitlines()[0]
+                logger.warning(f"the video encoder is not compiled, {reason}: it runs as it is")
+                self._pass = self._encoder_pass
+                return self._pass(frames, state)
+
+        self._pass = run
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:

@@ -24,9 +24,9 @@ from lerobot_wam.runtime.acceleration import EAGER, Passes
 from lerobot_wam.runtime.denoiser import Denoiser
 from lerobot_wam.runtime.parallel import Parallel
 from lerobot_wam.runtime.stages import NO_STAGES, Stages
-from lerobot_wam.runtime.state import Branch, Dream, LoopRules, Observation, Savings, Session
+from lerobot_wam.runtime.state import Branch, Dream, LoopRules, Observation, Savings, Session, Stream
 from lerobot_wam.runtime.stitching import Commitment, Guidance, smooth
-from lerobot_wam.runtime.streaming import encode_arrived
+from lerobot_wam.runtime.streaming import encode_arrived, encode_condition, joined_condition
 
 OURS = LoopRules()
 ALL_SAVINGS = Savings()
@@ -115,7 +115,9 @@ class Runtime:
             self.observe(session, observation)
             if not session.queue:
                 due.append((session, observation))
-        self._encode_arrived([session for session in sessions if self._goes_on(session)])
+        going_on = [session for session in sessions if self._goes_on(session)]
+        self._encode_arrived(going_on)
+        self._encode_condition([session for session in going_on if session.queue])
         if due and self.rules.restart_frame == "official":
             clips = [s.frames[1:] if len(s.frames) == self.block_frames else [o.frame] for s, o in due]
             states, tasks = [o.state for _, o in due], [o.task for _, o in due]
@@ -270,6 +272,14 @@ class Runtime:
             with self.stages("vae"):
                 encode_arrived(self.video_codec, sessions, self.device)
 
+    def _encode_condition(self, waiting: list[Session]) -> None:
+        """Encode one more latent frame of the conditioning that the next chunks will read, while nothing is due."""
+        lengths = [len(session.condition.latents) for session in waiting if session.condition is not None]
+        if lengths and min(lengths) < self.model.config.max_frames:
+            frames = torch.stack([session.frames[0] for session in waiting]).to(self.device)
+            with self.stages("vae"):
+                encode_condition(self.video_codec, waiting, frames, 1 + min(lengths))
+
     def _observe(
         self, group: list[Session], observations: list[Observation], place: int
     ) -> tuple[Branch, Tensor, Tensor | None]:
@@ -280,14 +290,12 @@ class Runtime:
             their conditioning channels.
         """
         config = self.model.config
+        frames = torch.stack([o.frame for o in observations]).to(self.device)
         if place == 1:
-            frames = torch.stack([o.frame for o in observations]).to(self.device)
             with self.stages("vae"):
                 latent = self.video_codec.encode(frames.unsqueeze(2))
-                if config.condition_channels:
-                    condition = self.video_codec.condition(frames, config.max_frames)
-                    for row, session in enumerate(group):
-                        session.condition = condition[row : row + 1].clone()
+            for session in group:
+                session.condition = Stream() if config.condition_channels else None
             self._start_windows(group, frames, latent)
         else:
             first = place - config.frames_per_chunk
@@ -302,9 +310,12 @@ class Runtime:
                 with self.stages("vae"):
                     pixels = torch.stack([torch.stack(s.frames, dim=1) for s in group]).to(self.device)
                     latent = self.video_codec.encode(pixels)[:, :, 1:]
+        with self.stages("vae"):
+            needed = place + config.frames_per_chunk if self.savings.stream_video else config.max_frames
+            encode_condition(self.video_codec, group, frames, needed)
         branch = Branch.stack([session.branch for session in group if session.branch is not None])
         branch = replace(branch, cache=self.model.with_room(branch.cache, latent))
-        return branch, latent, _condition(group, place - latent.shape[2], latent.shape[2])
+        return branch, latent, joined_condition(group, place - latent.shape[2], latent.shape[2])
 
     def _start_windows(self, group: list[Session], frames: Tensor, latent: Tensor) -> None:
         """Give sessions empty windows on their newest frames [B, 3, H, W], in the storage of the last ones."""
@@ -376,7 +387,7 @@ class Runtime:
                 encoded = self._encode_action(session, observation, given_action[row])
                 action[row, :, : encoded.shape[1]] = encoded.to(device)
 
-        condition = _condition(group, place, config.frames_per_chunk)
+        condition = joined_condition(group, place, config.frames_per_chunk)
 
         def each(of_session: Tensor) -> Tensor:
             return of_session.repeat_interleave(self.branches, dim=0)
@@ -436,9 +447,3 @@ class Runtime:
         space = self.action_spaces[session.category]
         anchor = observation.state.float().cpu()
         return space.encode(action.float().cpu()[None, None], anchor[None, None])[0, 0]
-
-
-def _condition(group: list[Session], first: int, count: int) -> Tensor | None:
-    """Join the conditioning channels of `count` latent frames of the sessions' windows; None for models without."""
-    channels = [session.condition[:, :, first : first + count] for session in group if session.condition is not None]
-    return torch.cat(channels) if channels else None

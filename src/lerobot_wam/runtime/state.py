@@ -46,7 +46,8 @@ class Savings:
         batched_guidance: Compute the branches of the task and of the negative prompt as one batch.
         preallocate: Take the memory of a whole window at once, and keep it as long as the session lasts.
         skip_last_negative: With actions only, leave out the negative branch in the last computed step.
-        stream_video: Encode frames as they arrive, so that the last ones alone are left when a chunk is due.
+        stream_video: Encode frames as they arrive, and the first frame's conditioning as it is needed, so that little
+            of either is left when a chunk is due.
     """
 
     remember_context: bool = True
@@ -116,10 +117,10 @@ class Branch:
 
 @dataclass
 class Stream:
-    """What is encoded of the block that a session observes.
+    """A clip that is encoded as far as it is known.
 
     Attributes:
-        latents: Latent frames [1, C, 1, h, w] of the frames so far.
+        latents: Latent frames so far, [1, C, 1, h, w] each.
         state: What the codec remembers of them; None before the first.
     """
 
@@ -137,7 +138,7 @@ class Session:
         task: The current task.
         instructed: Whether `branch` has been told the current task.
         branch: The current window; None before the first chunk, and without observations after a change of task.
-        condition: First-frame conditioning channels of the whole window [1, Cc, F, h, w]; None for models without.
+        condition: First-frame conditioning channels of the window; None for models without.
         frames: Frames observed since, and including, the last one in the cache; a block once they are complete.
         stream: What is encoded of them.
         steps: Control steps since the last chunk was computed.
@@ -151,7 +152,7 @@ class Session:
     task: str | None = None
     instructed: bool = False
     branch: Branch | None = None
-    condition: Tensor | None = None
+    condition: Stream | None = None
     frames: list[Tensor] = field(default_factory=list)
     stream: Stream = field(default_factory=Stream)
     steps: int = 0

@@ -1,11 +1,16 @@
-"""Encoding what robots see as it comes: once the last frame is there, its group alone is left to encode (spec §1.7)."""
+"""Encoding what robots see as it comes, so that little is left to encode when a chunk is due (spec §1.6, §1.7).
 
-from collections.abc import Sequence
+Of a block of frames that is its last group; of a new window's first-frame conditioning, what the first chunk reads.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 
-from lerobot_wam.codecs.video import TEMPORAL_STRIDE, VideoCodec
-from lerobot_wam.runtime.state import Session
+from lerobot_wam.codecs.video import TEMPORAL_STRIDE, VideoCodec, VideoState
+from lerobot_wam.runtime.state import Session, Stream
 
 
 def encode_arrived(codec: VideoCodec, sessions: Sequence[Session], device: torch.device) -> None:
@@ -23,9 +28,35 @@ def encode_arrived(codec: VideoCodec, sessions: Sequence[Session], device: torch
         if not due:
             continue
         clips = [torch.stack(s.frames[max(0, last - TEMPORAL_STRIDE) : last], dim=1) for s in due]
-        states = [s.stream.state for s in due if s.stream.state is not None]
-        joined = tuple(torch.cat(parts) for parts in zip(*states, strict=True)) if states else None
-        latent, state = codec.encode_next(torch.stack(clips).to(device), joined)
-        for row, session in enumerate(due):
-            session.stream.latents.append(latent[row : row + 1])
-            session.stream.state = tuple(part[row : row + 1] for part in state)
+        _extend([session.stream for session in due], partial(codec.encode_next, torch.stack(clips).to(device)))
+
+
+def encode_condition(codec: VideoCodec, sessions: Sequence[Session], frames: Tensor, count: int) -> None:
+    """Encode the first-frame conditioning of windows up to a latent frame; see `VideoCodec.condition`.
+
+    Args:
+        codec: Pixels to latents.
+        sessions: In windows of any age; those of models without conditioning are left alone.
+        frames: The first frame [B, 3, H, W] of each new window; of the others any of its size.
+        count: Latent frames that each shall have.
+    """
+    for place in range(count):
+        streams = {row: s.condition for row, s in enumerate(sessions) if s.condition is not None}
+        due = {row: stream for row, stream in streams.items() if len(stream.latents) == place}
+        if due:
+            _extend(list(due.values()), partial(codec.condition_next, frames[list(due)]))
+
+
+def joined_condition(sessions: Sequence[Session], first: int, count: int) -> Tensor | None:
+    """Join the conditioning channels of `count` latent frames of the sessions' windows; None for models without."""
+    streams = [session.condition for session in sessions if session.condition is not None]
+    return torch.cat([torch.cat(s.latents[first : first + count], dim=2) for s in streams]) if streams else None
+
+
+def _extend(streams: list[Stream], encode: Callable[[VideoState | None], tuple[Tensor, VideoState]]) -> None:
+    """Add the next latent frame to streams of one length."""
+    states = [stream.state for stream in streams if stream.state is not None]
+    latent, state = encode(tuple(torch.cat(parts) for parts in zip(*states, strict=True)) if states else None)
+    for row, stream in enumerate(streams):
+        stream.latents.append(latent[row : row + 1])
+        stream.state = tuple(part[row : row + 1] for part in state)
