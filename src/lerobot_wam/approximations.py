@@ -31,6 +31,8 @@ def approximations(config: WAMConfig) -> list[str]:
             )
     if config.window_full == "slide":
         found.append("window_full=slide keeps what dropped frames left in the others' keys")
+    if config.smoothing:
+        found.append("smoothing=true filters each chunk's actions")
     if config.quantization != "none":
         found.append(f"quantization={config.quantization} rounds the weights of the blocks")
     return found

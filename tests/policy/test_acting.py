@@ -9,6 +9,7 @@ from tiny_policies import build_policy, observe
 from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.processor_wam import make_wam_pre_post_processors
 from lerobot_wam.runtime.state import LoopRules
+from lerobot_wam.runtime.stitching import smooth
 
 
 @pytest.fixture
@@ -96,6 +97,15 @@ def test_fewer_steps_per_chunk_restart_the_window(arm_data: Path):
         policy.select_action(observe(policy, seed=step))
         starts.append((policy._sessions[0].chunks, policy._sessions[0].dream.starts_window))
     assert starts == [(1, True)] * 3 + [(2, True)] * 3 + [(3, True)] * 3
+
+
+def test_smoothing_filters_every_chunk(policy: WAMPolicy):
+    batch = observe(policy)
+    raw = policy.predict_action_chunk(batch)[0]
+    policy.config.smoothing = True
+    filtered = smooth(raw, [False] * 6)
+    torch.testing.assert_close(policy.predict_action_chunk(batch)[0], filtered)
+    assert not torch.allclose(filtered, raw, atol=1e-2)
 
 
 def test_two_cameras_are_tiled(mobile_data: Path):

@@ -36,7 +36,8 @@ class OverlappedLoop:
     frames since a window's last plan are not a block, and every window starts again on the newest frame.
 
     Args:
-        runtime: The model. Its `restart_frame` rule is not used: windows begin on the newest frame.
+        runtime: The model, on one process: frames are observed while another thread plans. Its `restart_frame` rule is
+            not used: windows begin on the newest frame.
         seed: Seed of the sampling noise.
         delay: Control steps from an observation to the first action that was planned on it.
         join: How chunks are joined: "switch" drops what has passed of the new one, "blend" fades into it, "guide"
