@@ -36,6 +36,9 @@ class RMSNorm(nn.Module):
 class SelfAttention(nn.Module):
     """Attention over clean video, noisy video, actions and states, with rotary positions and an optional past."""
 
+    fused_weight: Tensor | None
+    fused_bias: Tensor | None
+
     def __init__(self, dim: int, num_heads: int, eps: float) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -46,6 +49,27 @@ class SelfAttention(nn.Module):
         self.o = nn.Linear(dim, dim)
         self.norm_q = RMSNorm(dim, eps)
         self.norm_k = RMSNorm(dim, eps)
+        # Of q, k and v as one product, see `fuse`; neither trained nor saved.
+        self.register_buffer("fused_weight", None, persistent=False)
+        self.register_buffer("fused_bias", None, persistent=False)
+
+    def fuse(self) -> None:
+        """Compute q, k and v as one product outside training.
+
+        Their parameters become views of the product's, so what training or loading changes holds for both.
+        """
+        parts = (self.q, self.k, self.v)
+        self.fused_weight = torch.cat([part.weight.detach() for part in parts])
+        self.fused_bias = torch.cat([part.bias.detach() for part in parts])
+        views = zip(parts, self.fused_weight.chunk(3), self.fused_bias.chunk(3), strict=True)
+        for part, weight, bias in views:
+            part.weight.data, part.bias.data = weight, bias
+
+    def project(self, x_BLD: Tensor) -> tuple[Tensor, ...]:
+        """Return queries, keys and values, [B, L, D] each."""
+        if self.fused_weight is None or self.training:
+            return self.q(x_BLD), self.k(x_BLD), self.v(x_BLD)
+        return F.linear(x_BLD, self.fused_weight, self.fused_bias).chunk(3, dim=-1)
 
     def forward(
         self, x_BLD: Tensor, rotation_LP: Tensor, readable: Readable, memory: tuple[Tensor, Tensor] | None
@@ -59,9 +83,10 @@ class SelfAttention(nn.Module):
             memory: Keys and values [B, S, H, K] of the past, then room for the L new tokens', which are written here:
                 keys normalised and rotated.
         """
-        q_BLHK = rotate(self.norm_q(self.q(x_BLD)).unflatten(-1, (self.num_heads, -1)), rotation_LP)
-        k_BSHK = rotate(self.norm_k(self.k(x_BLD)).unflatten(-1, (self.num_heads, -1)), rotation_LP)
-        v_BSHK = self.v(x_BLD).unflatten(-1, (self.num_heads, -1))
+        q_BLD, k_BLD, v_BLD = self.project(x_BLD)
+        q_BLHK = rotate(self.norm_q(q_BLD).unflatten(-1, (self.num_heads, -1)), rotation_LP)
+        k_BSHK = rotate(self.norm_k(k_BLD).unflatten(-1, (self.num_heads, -1)), rotation_LP)
+        v_BSHK = v_BLD.unflatten(-1, (self.num_heads, -1))
         if self.exchange is not None:
             q_BLHK, k_BSHK, v_BSHK = self.exchange.to_heads(q_BLHK, k_BSHK, v_BSHK)
         if memory is not None:

@@ -5,7 +5,7 @@ width, L tokens, D model width, G time slots.
 """
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -54,7 +54,7 @@ class _Sequence:
     slot: Tensor
 
 
-@lru_cache(maxsize=64)
+@cache  # without a limit: recorded CUDA graphs go on reading these tensors
 def _sequence(
     config: ModelConfig,
     grid: VideoGrid,

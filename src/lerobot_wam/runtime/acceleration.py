@@ -3,18 +3,36 @@
 The network is one and the same in every case. What cannot run here falls back, with a line that says why.
 """
 
-from collections.abc import Callable, Hashable
+import logging
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from types import MethodType
+from typing import Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.linalg import vector_norm
+from torch.nn.attention import sdpa_kernel
 
+from lerobot_wam.model.transformer import Block, SelfAttention
 from lerobot_wam.model.world_action_model import WorldActionModel
+from lerobot_wam.runtime.attention import KERNELS, fastest_attention
+from lerobot_wam.runtime.graphs import CudaCapture, Graphs
+from lerobot_wam.runtime.quantization import KINDS, is_quantized, quantize
+from lerobot_wam.runtime.state import Dream
 
 Pass = Callable[..., tuple[Tensor, ...]]
-PassMode = Literal["eager", "compile", "graphs"]
-Quantization = Literal["none", "fp8", "int8", "int4"]
-Attention = Literal["auto", "flash", "cudnn", "efficient", "math"]
+CHOICES = {
+    "passes": ("eager", "compile", "graphs"),
+    "quantization": ("none", *KINDS),
+    "attention": ("auto", *KERNELS),
+}
+"""What `AccelerationSettings` may hold."""
+BACKEND = "inductor"
+_SPECIALISATIONS = 64  # of a block's code: a window has some five places, with three kinds of pass each
+
+logger = logging.getLogger(__name__)
 
 
 class Passes(Protocol):
@@ -53,40 +71,164 @@ class Eager:
 EAGER = Eager()
 
 
+class Compiled:
+    """Runs passes with compiled blocks: all layers share one block's code, compiled once per shape of the sequence.
+
+    Blocks are compiled only while a pass runs, so training never meets compiled code.
+
+    Args:
+        passes: How passes are run otherwise.
+        blocks: The network's blocks.
+    """
+
+    def __init__(self, passes: Passes, blocks: nn.ModuleList) -> None:
+        self._passes, self._blocks, self._failed = passes, blocks, False
+        self._forward = torch.compile(Block.forward, fullgraph=True, dynamic=False, backend=BACKEND)
+
+    def run(
+        self, function: Pass, persistent: tuple[Tensor, ...], inputs: tuple[Tensor, ...], key: Hashable
+    ) -> tuple[Tensor, ...]:
+        """Run with compiled blocks; where the compiler fails, with plain ones from then on."""
+        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+
+        if not self._failed:
+            try:
+                with self._in_place():
+                    return self._passes.run(function, persistent, inputs, key)
+            except (TorchDynamoException, FailOnRecompileLimitHit) as error:
+                self._failed = True
+                reason = " ".join(str(error).splitlines()[:2])  # which backend raised, and what
+                logger.warning(f"torch.compile is off, {reason}: blocks run as they are")
+        return self._passes.run(function, persistent, inputs, key)
+
+    @contextmanager
+    def _in_place(self) -> Iterator[None]:
+        for block in self._blocks:
+            block.forward = MethodType(self._forward, block)
+        try:
+            with torch._dynamo.config.patch(recompile_limit=_SPECIALISATIONS):
+                yield
+        finally:
+            for block in self._blocks:
+                del block.forward
+
+
+@dataclass(frozen=True)
+class WithKernel:
+    """Runs passes with one attention kernel, and torch's plain one for what it does not take.
+
+    Attributes:
+        passes: How passes are run otherwise.
+        kernel: Its name among `KERNELS`.
+    """
+
+    passes: Passes
+    kernel: str
+
+    def run(
+        self, function: Pass, persistent: tuple[Tensor, ...], inputs: tuple[Tensor, ...], key: Hashable
+    ) -> tuple[Tensor, ...]:
+        """Run with the kernel."""
+        with sdpa_kernel(list(dict.fromkeys([KERNELS[self.kernel], KERNELS["math"]])), set_priority=True):
+            return self.passes.run(function, persistent, inputs, key)
+
+
 @dataclass(frozen=True)
 class AccelerationSettings:
     """How passes are accelerated.
 
     Attributes:
-        passes: "eager"; "compile": blocks compiled, q, k and v as one product; "graphs": compiled and replayed from
-            CUDA graphs.
-        quantization: Of the blocks' large matrices. "fp8": weights and activations, row-wise (Hopper and later);
-            "int8" and "int4": weights only, for small memories. An approximation.
+        passes: "eager"; "compile": blocks compiled, q, k and v as one product; "graphs": that, replayed from CUDA
+            graphs.
+        quantization: Of the blocks' matrices. "fp8": weights and activations, row-wise (Hopper and later); "int8" and
+            "int4": weights only, for small memories. An approximation.
         attention: Kernel of scaled dot product attention; "auto" takes the fastest one measured on a CUDA device.
 
     Raises:
         ValueError: An unknown choice.
     """
 
-    passes: PassMode = "eager"
-    quantization: Quantization = "none"
-    attention: Attention = "auto"
+    passes: str = "eager"
+    quantization: str = "none"
+    attention: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, choices in (("passes", PassMode), ("quantization", Quantization), ("attention", Attention)):
-            if (value := getattr(self, name)) not in get_args(choices):
-                raise ValueError(f"{name} is {value!r}; choose one of {', '.join(get_args(choices))}.")
+        for name, choices in CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}.")
 
 
 def accelerate(model: WorldActionModel, settings: AccelerationSettings, frame_tokens: int) -> tuple[Passes, list[str]]:
     """Prepare a model for inference under these settings, in place.
 
+    Quantised weights stay quantised; everything else leaves the weights, their names and training as they are.
+
     Args:
-        model: On its device, in its dtype.
+        model: On its device, in its dtype. It may have been accelerated before.
         settings: What to apply.
         frame_tokens: Tokens of one latent frame, which the attention kernels are measured at.
 
     Returns:
-        How passes are run, and a line on every approximation and on everything that this machine cannot do.
+        How passes are run, and a line on everything that was chosen, rounded or cannot be done here.
+
+    Raises:
+        ModuleNotFoundError: Quantisation without torchao.
     """
-    return EAGER, []
+    passes: Passes = EAGER
+    lines = []
+    device = model.patch_embedding.weight.device
+    if settings != AccelerationSettings(attention=settings.attention) and not is_quantized(model):
+        fuse_projections(model)
+        if settings.quantization != "none":
+            lines.append(quantize(model, settings.quantization))
+    if settings.passes != "eager":
+        passes = Compiled(passes, model.blocks)
+        lines.append(f"passes {settings.passes}: the first passes of each kind compile, which takes minutes")
+    if settings.attention != "auto" or device.type == "cuda":
+        kernel, line = _choose_kernel(model, settings.attention, frame_tokens, device)
+        passes = passes if kernel is None else WithKernel(passes, kernel)
+        lines.append(line)
+    if settings.passes == "graphs" and device.type == "cuda":
+        passes = Graphs(passes, CudaCapture())
+    elif settings.passes == "graphs":
+        lines.append(f"passes graphs: needs a CUDA GPU, the model is on {device.type}; its blocks are compiled only")
+    return passes, lines
+
+
+def fuse_projections(model: WorldActionModel) -> None:
+    """Make q, k and v of every self-attention one product, except where adapters sit on them."""
+    for module in model.modules():
+        if isinstance(module, SelfAttention) and all(type(x) is nn.Linear for x in (module.q, module.k, module.v)):
+            module.fuse()
+
+
+def distance(reference: Dream, candidate: Dream) -> dict[str, float]:
+    """Return the relative L2 distance of a chunk's actions and of its video from the reference's.
+
+    Args:
+        reference: A chunk dreamed by the eager float32 network.
+        candidate: The same chunk under other settings: same observations, same noise.
+    """
+    pairs = {"action": (reference.actions, candidate.actions), "video": (reference.latents, candidate.latents)}
+    return {
+        name: float(vector_norm(other.double() - one.double()) / vector_norm(one.double()))
+        for name, (one, other) in pairs.items()
+        if one is not None and other is not None  # the video of a chunk that only acts is not finished
+    }
+
+
+def _choose_kernel(
+    model: WorldActionModel, wanted: str, frame_tokens: int, device: torch.device
+) -> tuple[str | None, str]:
+    """Return the attention kernel, None for torch's own choice, and a line about it."""
+    config = model.config
+    chunk = config.frames_per_chunk * frame_tokens + config.actions_per_chunk + config.states_per_chunk
+    window = (config.max_frames - config.frames_per_chunk) * frame_tokens
+    sizes = (chunk + frame_tokens, chunk + window)  # keys at the window's first chunk and at its last
+    shapes = [(1, config.num_heads, chunk, keys, config.head_dim) for keys in sizes]
+    kernels = tuple(KERNELS) if wanted == "auto" else (wanted,)
+    kernel, table = fastest_attention(device, model.dtype, shapes, kernels)
+    if kernel is None:
+        return None, f"attention {wanted}: does not run on {device.type} at head width {config.head_dim}; torch chooses"
+    measured = ", ".join(f"{name} {milliseconds:.3f} ms" for name, milliseconds in table.items())
+    return kernel, f"attention {kernel}: measured {measured}"
