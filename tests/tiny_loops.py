@@ -83,7 +83,7 @@ def make_runtime(
     **sampler: Any,
 ) -> Runtime:
     """Two Euler steps a chunk unless `sampler` says otherwise."""
-    return Runtime(
+    runtime = Runtime(
         model,
         SpaceTimeDCTCodec(patch=16, channels=24),
         WordHashTextCodec(dim=16, length=6),
@@ -96,8 +96,10 @@ def make_runtime(
         rules=rules or LoopRules(),
         savings=savings or Savings(),
         action_only=action_only,
-        parallel=parallel,
     )
+    if parallel is not None:
+        parallel.share(runtime)
+    return runtime
 
 
 def see(step: int, robot: int = 0, task: str = "push red") -> Observation:

@@ -1,15 +1,14 @@
 """Chunks computed by several processes at once are those of one process."""
 
-import os
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
+from processes import FORKS, in_processes
 from tiny_loops import CHUNKS, SIZE, STEPS, make_model, make_runtime, run, see
 from torch import Tensor
 
@@ -19,24 +18,10 @@ from lerobot_wam.runtime.following import follow, lead
 from lerobot_wam.runtime.parallel import Parallel
 from lerobot_wam.runtime.session import Runtime
 from lerobot_wam.runtime.state import LoopRules, Savings
+from lerobot_wam.runtime.stitching import Commitment
 
 CPU = torch.device("cpu")
 NO_SAVINGS = Savings(**dict.fromkeys((field.name for field in fields(Savings)), False))
-FORKS = pytest.mark.skipif(torch.cuda.is_available(), reason="forks, which CUDA forbids")
-
-
-def in_processes(count: int, work: Callable[..., None], folder: Path, *args: Any) -> None:
-    """Do `work(*args)` in processes that have found one another."""
-    start = (count, folder / "store", work, args)
-    torch.multiprocessing.start_processes(joined, start, nprocs=count, start_method="fork")
-
-
-def joined(rank: int, count: int, store: Path, work: Callable[..., None], args: tuple[Any, ...]) -> None:
-    torch.set_num_threads(1)
-    os.environ["WORLD_SIZE"] = str(count)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
-    work(*args)
-    dist.destroy_process_group()
 
 
 def wan_like() -> WorldActionModel:
@@ -120,7 +105,7 @@ def video_and_robots(mode: str) -> None:
         return model.denoise(window, context, model.write_observation(latent, context))
 
     alone = velocities()
-    Parallel.join(mode, CPU).split(model, guidance=1.0)
+    Parallel.join(mode, CPU).share(make_runtime(model))
     torch.testing.assert_close(velocities(), alone, rtol=0, atol=1e-5)
 
 
@@ -151,7 +136,12 @@ def act_or_follow(mode: str) -> None:
         clips = [torch.zeros(5, 3, SIZE, SIZE)]
         with pytest.raises(ValueError, match="5 frames in one call"):
             leading.plan_frames([leading.new_session(0)], clips, [torch.zeros(2)], ["push red"])
+        with pytest.raises(ValueError, match="do not know this session"):
+            leading.observe(replace(leading.new_session(0)), see(0))
         given = [torch.zeros(STEPS, 2)]
+        agreed = [Commitment(torch.ones(2, 2), torch.ones(2))]
+        guided = [r.plan([r.new_session(1)], [see(0)], commitments=agreed)[0].actions for r in (leading, alone)]
+        torch.testing.assert_close(*guided, rtol=0, atol=1e-5)
         simulated = [r.plan([r.new_session(1)], [see(0)], given_action=given)[0].latents for r in (leading, alone)]
         torch.testing.assert_close(*simulated, rtol=0, atol=1e-5)
 
@@ -178,6 +168,14 @@ def test_a_number_of_processes_that_does_not_fit_is_refused(
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     with pytest.raises(ValueError, match=message):
         Parallel.join(mode, CPU)
+
+
+def test_every_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="1 GPUs for 2 processes"):
+        Parallel.join("cfg", torch.device("cuda"))
 
 
 def refuse(mode: str, message: str) -> None:

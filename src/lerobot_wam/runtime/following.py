@@ -2,7 +2,7 @@
 
 The caller of rank 0 uses what `lead` returns as it would use the runtime; every other rank runs `follow`:
 
-    runtime = ...  # with `parallel`, on every rank
+    parallel.share(runtime)
     if parallel.rank > 0:
         follow(runtime, parallel)
     else:
@@ -15,6 +15,7 @@ Calls travel as JSON and plain tensors through the CPU, so nothing is unpickled 
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from functools import partial
 from itertools import count
 from typing import Any, cast
@@ -27,16 +28,18 @@ from torch import Tensor
 from lerobot_wam.runtime.parallel import Parallel
 from lerobot_wam.runtime.session import Runtime
 from lerobot_wam.runtime.state import Observation, Session
+from lerobot_wam.runtime.stitching import Commitment
 
 EVERYWHERE = ("observe", "act", "plan", "plan_frames")
 """Methods of a runtime that change sessions, and so are called on every rank."""
+VALUES = {"Observation": Observation, "Commitment": Commitment}
 
 
 @contextmanager
 def lead(runtime: Runtime, parallel: Parallel) -> Iterator[Runtime]:
     """Let every rank make the calls that change sessions; the followers stop at the end.
 
-    Sessions are created and kept as always, but changed by the runtime's methods only, and by one thread at a time.
+    Its sessions come from its `new_session`, and only its methods, called by one thread at a time, change them.
 
     Yields:
         The runtime to use; its answers are those of this rank.
@@ -55,8 +58,8 @@ def follow(runtime: Runtime, parallel: Parallel) -> None:
                 return [unpack(item, tensors) for item in value]
             case {"tensor": index}:
                 return tensors[index]
-            case {"observation": fields}:
-                return Observation(*unpack(fields, tensors))
+            case {"value": kind, "fields": of_it}:
+                return VALUES[kind](*unpack(of_it, tensors))
             case {"session": number, "seed": seed, "category": category}:
                 return sessions.setdefault(number, runtime.new_session(seed, category))
         return value
@@ -77,6 +80,11 @@ class _Leader:
         self._runtime, self._parallel = runtime, parallel
         self._numbers: WeakKeyDictionary[Session, int] = WeakKeyDictionary()
         self._next = count()
+
+    def new_session(self, seed: int, category: int = 0) -> Session:
+        session = self._runtime.new_session(seed, category)
+        self._numbers[session] = next(self._next)
+        return session
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._runtime, name)
@@ -100,11 +108,17 @@ class _Leader:
             case Tensor():
                 tensors.append(value)
                 return {"tensor": len(tensors) - 1}
-            case Observation():
-                return {"observation": self._pack([value.frame, value.state, value.task], tensors)}
+            case Observation() | Commitment():
+                of_it = [getattr(value, field.name) for field in fields(value)]
+                return {"value": type(value).__name__, "fields": self._pack(of_it, tensors)}
             case Session():
-                number = self._numbers.setdefault(value, next(self._next))
-                return {"session": number, "seed": value.generator.initial_seed(), "category": value.category}
+                if value not in self._numbers:
+                    raise ValueError("the followers do not know this session: take one from new_session, and no copy.")
+                return {
+                    "session": self._numbers[value],
+                    "seed": value.generator.initial_seed(),
+                    "category": value.category,
+                }
         return value
 
 

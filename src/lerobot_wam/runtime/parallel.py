@@ -4,18 +4,24 @@
 after every pass they exchange velocities and go on with the same numbers.
 
 `context`: the tokens of every pass are split over N processes; see `TokenExchange`.
+
+All processes make the same calls on runtimes that `Parallel.share` has prepared, and end with the same actions. Where
+one of them alone knows what to call, because it owns the robot, `following` tells the others.
 """
 
 import os
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from lerobot_wam.model.exchange import TokenExchange
-from lerobot_wam.model.world_action_model import WorldActionModel
+
+if TYPE_CHECKING:
+    from lerobot_wam.runtime.session import Runtime
 
 MODES = ("cfg", "context", "cfg+context")
 _IDLE = timedelta(days=365)  # a robot may rest; the others wait for its next observation
@@ -39,6 +45,11 @@ class Parallel:
     branches: dist.ProcessGroup | None
     tokens: TokenExchange | None
 
+    @property
+    def text(self) -> str:
+        """One line for results."""
+        return f"{self.mode} over {self.control.size()} processes"
+
     @staticmethod
     def join(mode: str, device: torch.device) -> "Parallel":
         """Join the processes that torchrun started; every rank calls this once.
@@ -48,7 +59,7 @@ class Parallel:
             device: What the model runs on; of several GPUs, every process of a machine takes its own.
 
         Raises:
-            ValueError: An unknown mode, or a number of processes that it cannot use.
+            ValueError: An unknown mode, or a number of processes that it or the machine's GPUs cannot use.
         """
         if mode not in MODES:
             raise ValueError(f"parallel is {mode!r}; choose one of {', '.join(MODES)}.")
@@ -60,7 +71,10 @@ class Parallel:
                 f"torchrun --nproc-per-node={2 * branches if 'context' in mode else 2}."
             )
         if device.type != "cpu":
-            torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
+            local, found = int(os.environ["LOCAL_RANK"]), torch.accelerator.device_count()
+            if local >= found:
+                raise ValueError(f"{found} GPUs for {local + 1} processes or more; start one process per GPU.")
+            torch.accelerator.set_device_index(local)
         if not dist.is_initialized():
             dist.init_process_group()
         shape = (branches, world // branches)
@@ -73,30 +87,31 @@ class Parallel:
             TokenExchange(mesh.get_group("tokens")) if shape[1] > 1 else None,
         )
 
-    def split(self, model: WorldActionModel, guidance: float) -> None:
-        """Let a model compute this process's share of every pass from now on.
+    def share(self, runtime: "Runtime") -> None:
+        """Let a runtime compute this process's share of every chunk; all processes then make the same calls on theirs.
+
+        Args:
+            runtime: A new one, or one whose sessions are all over.
 
         Raises:
             ValueError: Guidance of 1 under `cfg`, or heads that the processes of `context` do not divide.
         """
-        if self.branches is not None and guidance == 1.0:
+        if self.branches is not None and runtime.sampler.guidance == 1.0:
             raise ValueError(
                 f"parallel={self.mode} splits guidance's two branches, but guidance is 1: nothing to split. "
                 "Use parallel=context, or a guidance above 1."
             )
-        if self.tokens is None:
-            return
-        heads = model.config.num_heads
-        if heads % self.tokens.size:
+        heads = runtime.model.config.num_heads
+        if self.tokens is not None and heads % self.tokens.size:
             raise ValueError(
                 f"{heads} attention heads cannot be split over {self.tokens.size} processes; "
                 f"take a number that divides {heads}."
             )
-        model.split_tokens(self.tokens)
-
-    def own(self, prompts: slice) -> slice:
-        """Return which of the prompts (task, negative) this process computes under."""
-        return prompts if self.branches is None else slice(self.branches.rank(), self.branches.rank() + 1)
+        runtime.parallel = self
+        if self.branches is not None:
+            runtime.prompts, runtime.branches = slice(self.branches.rank(), self.branches.rank() + 1), 1
+        if self.tokens is not None:
+            runtime.model.split_tokens(self.tokens)
 
     def gather(self, velocities: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
         """Return the velocities of both branches under `cfg`, and else what this process computed."""

@@ -51,7 +51,6 @@ class Runtime:
         action_only: Whether nobody wants the video: dreams then hold actions alone.
         stages: Is told what is being computed.
         passes: How the network's passes are run.
-        parallel: The processes that share the work of every chunk; all of them make the same calls.
     """
 
     def __init__(
@@ -70,7 +69,6 @@ class Runtime:
         action_only: bool = False,
         stages: Stages = NO_STAGES,
         passes: Passes = EAGER,
-        parallel: Parallel | None = None,
     ) -> None:
         self.model = model
         self.video_codec = video_codec
@@ -87,12 +85,9 @@ class Runtime:
         self.action_only = action_only
         self.stages = stages
         self.passes = passes
-        self.parallel = parallel
+        self.parallel: Parallel | None = None  # see `Parallel.share`
         self.prompts = slice(0, 1 if sampler.guidance == 1.0 else 2)  # of (task, negative prompt)
-        if parallel is not None:
-            parallel.split(model, sampler.guidance)
-            self.prompts = parallel.own(self.prompts)
-        self.branches = self.prompts.stop - self.prompts.start
+        self.branches = self.prompts.stop
         self.block_frames = 1 + model.config.frames_per_chunk * video_codec.temporal_stride
 
     @property
