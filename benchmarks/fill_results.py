@@ -117,11 +117,49 @@ def cache_rows(where: str, record: Record) -> list[Row]:
     ]
 
 
+def lossless_rows(where: str, record: Record) -> list[Row]:
+    """What the closed loop does not compute twice."""
+    m = record["metrics"]
+    rows = []
+    for case, found in m.items():
+        if isinstance(found, Mapping):
+            every, none = found["all"], found["none"]
+            result = (
+                f"{_number(every['chunk_ms_p50'])} ms, {none['all_over_this']:.2f} times that of computing everything; "
+                f"results differ by {every['max_abs_difference']:.0e}"
+            )
+            turns = f"{m['repetitions']} turns, {none['low_95']:.2f}–{none['high_95']:.2f}; threads: {m['threads']}"
+            rows.append((f"chunk with nothing computed twice, {case}{where}", result, turns))
+    return rows
+
+
 def process_rows(where: str, record: Record) -> list[Row]:
     """Two processes beside one."""
     m = record["metrics"]
     what = f"Loss curve of two processes beside one, {m['steps']} steps{where}"
     return [(what, f"largest relative difference {m['relative_difference_max']:.1e}", "")]
+
+
+def speed_rows(where: str, record: Record) -> list[Row]:
+    """The settings of the speed dial."""
+    found = record["metrics"]["settings"]
+    rows = []
+    for name in [name for name in ("exact", "official", "fast", "flash") if name in found]:
+        row = found[name]
+        away = 100 * row["action_distance_share_of_range"]
+        result = f"success {_rate(row)}; actions {away:.2g} % of the joints' range from `exact`"
+        rows.append((f"`--policy.speed={name}`, nano{where}", result, f"{_interval(row)}; {_change(row, 'success_')}"))
+    return rows
+
+
+def flash_rows(where: str, record: Record) -> list[Row]:
+    """Flash in one step beside its coupled twin in eight."""
+    m = record["metrics"]
+    success = m["success"]
+    result = f"success {_rate(success['flash_1_step'])}, twin {_rate(success['twin_8_steps'])}"
+    against = m["flash_against_twin_8_steps"]
+    seeds = f"{len(record['seed'])} training seeds, {against['scenes']} scenes"
+    return [(f"Flash in 1 step, its coupled twin in 8{where}", result, f"{seeds}; {_change(against)}")]
 
 
 @dataclass(frozen=True)
@@ -147,6 +185,10 @@ FILES = {
     "step_cost": Result("Cost beside ACT and Diffusion Policy", cost_rows),
     "long_episode": Result("Cost over a long episode", episode_rows),
     "cache_speed_256": Result("Loading with and without cached latents", cache_rows),
+    "lossless": Result("Nothing computed twice", lossless_rows, expected=False),
+    "lossless_cuda": Result("Nothing computed twice, GPU", lossless_rows, " (GPU)", expected=False),
+    "lossy_settings": Result("Fewer passes through the network", speed_rows),
+    "flash": Result("Flash in one step", flash_rows),
     "two_processes": Result("Two processes beside one", process_rows, expected=False),
     "step_cost_cuda": Result("Cost beside ACT and Diffusion Policy, GPU", cost_rows, " (GPU)", expected=False),
     "long_episode_cuda": Result("Cost over a long episode, GPU", episode_rows, " (GPU)", expected=False),
@@ -284,6 +326,11 @@ def _rate(outcome: Mapping[str, int]) -> str:
 def _interval(outcome: Mapping[str, int]) -> str:
     low, high = wilson_interval(outcome["successes"], outcome["n_episodes"])
     return f"{outcome['successes']} of {outcome['n_episodes']}, {100 * low:.0f}–{100 * high:.0f} %"
+
+
+def _change(found: Mapping[str, Any], prefix: str = "") -> str:
+    low, high = found[f"{prefix}change_95"]
+    return f"{100 * found[f'{prefix}change']:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f}"
 
 
 def _words(name: str) -> str:

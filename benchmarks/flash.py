@@ -82,8 +82,9 @@ def measure(
         "acting": {name: {"policy": NOISE[policy]} | fields for name, (policy, fields) in ACTING.items()},
         "success": {name: rate([success for trial in found for success in trial]) for name, found in trials.items()},
         "success_by_seed": {
-            name: {str(seed): rate(trial) for seed, trial in zip(seeds, found, strict=True)}
+            f"{name}_seed_{seed}": rate(trial)
             for name, found in trials.items()
+            for seed, trial in zip(seeds, found, strict=True)
         },
         **{
             f"flash_against_{twin}": compared(by_scene(trials[twin]), by_scene(trials["flash_1_step"]))

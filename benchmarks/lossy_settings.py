@@ -98,7 +98,7 @@ def measure(
             "action_error": error,
             "action_error_share_of_range": share_of_range(error, spec, statistics),
             **rate(successes[name]),
-            f"against_{names[0]}": compared(successes[names[0]], successes[name]),
+            **{f"success_{key}": value for key, value in compared(successes[names[0]], successes[name]).items()},
         }
     return {
         "preset": base.preset,
@@ -115,14 +115,12 @@ def measure(
 def show(found: Mapping[str, Any]) -> None:
     """Print a row for each setting."""
     print(f"{'setting':22} {'distance':>9} {'error':>9} {'success':>9}  change in points (95 %)")
-    reference = next(iter(found))
     for name, row in found.items():
-        change = row[f"against_{reference}"]
-        low, high = change["change_95"]
+        low, high = row["success_change_95"]
         print(
             f"{name:22} {100 * row['action_distance_share_of_range']:8.2f}% "
             f"{100 * row['action_error_share_of_range']:8.2f}% {100 * row['success_rate']:8.1f}%  "
-            f"{100 * change['change']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+            f"{100 * row['success_change']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
         )
 
 

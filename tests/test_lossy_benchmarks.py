@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from benchmarks import common, flash, lossy_settings  # noqa: E402
+from benchmarks import common, fill_results, flash, lossy_settings  # noqa: E402
 
 ROBOT = "wam_sim_viperx"
 
@@ -65,7 +65,10 @@ def test_settings_are_measured_against_exact(
     assert found["exact"]["approximations"] == []
     assert found["flash"]["approximations"][0] == "num_inference_steps=1 solver steps, 16 are exact"
     assert "--policy.skipped_steps=extrapolate" in asked["5_of_16_extrapolated"]
-    assert found["flash"]["against_exact"]["change"] == -1
+    assert found["flash"]["success_change"] == -1
+    table = fill_results.readme_table(results)
+    assert "| `--policy.speed=flash`, nano | success 0 %; actions " in table
+    assert "| 0 of 4, 0–49 %; -100.0 points, -100.0 to -100.0 |" in table
     with pytest.raises(SystemExit):
         lossy_settings.main([f"--checkpoint={tmp_path}", f"--dataset={data}", "--settings=exact,turbo"])
 
@@ -107,4 +110,6 @@ def test_flash_and_its_twin_differ_in_their_noise_alone(
     metrics = json.loads((results / "flash.json").read_text())["metrics"]
     assert metrics["flash_against_twin_8_steps"]["change"] == 0.5
     assert metrics["flash_against_twin_1_step"]["change_95"] == [1.0, 1.0]
-    assert metrics["success_by_seed"]["twin_8_steps"]["3"]["successes"] == 1
+    assert metrics["success_by_seed"]["twin_8_steps_seed_3"]["successes"] == 1
+    row = "| success 100 %, twin 50 % | 1 training seeds, 2 scenes; +50.0 points, -48.0 to +148.0 |"
+    assert row in fill_results.readme_table(results)

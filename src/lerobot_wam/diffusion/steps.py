@@ -120,4 +120,5 @@ class HeldVelocity:
     def at(self, sigma: float) -> Tensor:
         """The velocities [B, ...] to step with at noise level `sigma`."""
         assert self.computed is not None
+        assert self._sigma is not None
         return self.computed if self._slope is None else self.computed + self._slope * (sigma - self._sigma)
