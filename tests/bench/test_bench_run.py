@@ -86,6 +86,12 @@ def test_a_large_preset_is_measured_with_all_its_parts(monkeypatch: pytest.Monke
     assert "image encoder" in as_text(result)
 
 
+def test_what_this_machine_cannot_do_is_part_of_the_result():
+    setting = Setting(TINY | {"attention": "cudnn"})
+    (one,) = bench(Plan((setting,), preset="nano", chunks=1, warmup=2, compare_exact=False))["measured"]
+    assert any("cudnn" in line and "cpu" in line for line in one["notes"])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -19,12 +19,14 @@ from lerobot_wam.bench.measure import (
     summarise,
     time_ratio,
 )
+from lerobot_wam.bench.notes import noted
 from lerobot_wam.bench.random_policy import random_config, random_policy
 from lerobot_wam.bench.roofline import measure_roofline
 from lerobot_wam.command_line import SettingError
 from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.presets import PRESETS
+from lerobot_wam.runtime.parallel import Parallel
 from lerobot_wam.runtime.state import Savings
 
 _SHOWN = (
@@ -81,6 +83,7 @@ class Plan:
         robots: How many act in step.
         seed: Of weights, noise and what the robots see.
         compare_exact: Measure the distance from the eager float32 network where numbers differ.
+        parallel: The processes that share the work of every chunk; each of them measures.
     """
 
     settings: tuple[Setting, ...]
@@ -92,6 +95,7 @@ class Plan:
     robots: int = 1
     seed: int = 0
     compare_exact: bool = True
+    parallel: Parallel | None = None
 
 
 def bench(plan: Plan) -> dict[str, Any]:
@@ -107,17 +111,20 @@ def bench(plan: Plan) -> dict[str, Any]:
     configs = [_configured(plan, setting.fields) for setting in plan.settings]
     references = [_reference(plan, config) for config in configs]
     loops: list[Loop] = []
+    notes: list[list[str]] = []
     for config, setting in zip(configs, plan.settings, strict=True):
         before = allocated(device)
-        loop = _loop(plan, config, setting.without)
-        for _ in range(config.max_chunks + 1 if plan.warmup is None else plan.warmup):
-            loop.chunk()
+        with noted() as lines:
+            loop = _loop(plan, config, setting.without)
+            for _ in range(config.max_chunks + 1 if plan.warmup is None else plan.warmup):
+                loop.chunk()
         loop.kept = allocated(device) - before
         loops.append(loop)
+        notes.append(lines)
     measure(loops, plan.chunks)
 
     measured = []
-    for config, setting, loop, reference in zip(configs, plan.settings, loops, references, strict=True):
+    for config, setting, loop, said, reference in zip(configs, plan.settings, loops, notes, references, strict=True):
         number = torch.float8_e4m3fn if config.quantization == "fp8" else getattr(torch, config.weights_dtype)
         roofline = measure_roofline(device, number)
         far = reference if reference is None or isinstance(reference, str) else distance(loop.first, reference)
@@ -126,6 +133,7 @@ def bench(plan: Plan) -> dict[str, Any]:
                 "settings": {name: getattr(config, name) for name in (*_SHOWN, *setting.fields)},
                 "without": list(setting.without),
                 "approximations": approximations(config),
+                "notes": [line for line in said if not line.startswith("approximations")],
                 **summarise(loop, roofline, _WEIGHT_BYTES.get(config.quantization, number.itemsize)),
                 "matmul_tflop_per_s": roofline.flops / 1e12,
                 "copy_gb_per_s": roofline.bandwidth / 1e9,
@@ -136,6 +144,7 @@ def bench(plan: Plan) -> dict[str, Any]:
         "policy": plan.path or f"{plan.preset}, random weights",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "robots": plan.robots,
+        "parallel": None if plan.parallel is None else plan.parallel.text,
         "threads": torch.get_num_threads(),
         "measured": measured,
     }
@@ -173,7 +182,10 @@ def _loop(plan: Plan, config: WAMConfig, without: tuple[str, ...] = ()) -> Loop:
     policy.savings = replace(policy.savings, **dict.fromkeys(without, False))
     blank = {camera.key: torch.zeros(1, 3, *config.image_size) for camera in policy.reader.space.spec.cameras}
     height, width = policy.reader.tiled(blank).shape[-2:]
-    return Loop(policy.runtime, (height, width), policy.category, plan.robots, plan.seed)
+    runtime = policy.runtime
+    if plan.parallel is not None:
+        plan.parallel.share(runtime)
+    return Loop(runtime, (height, width), policy.category, plan.robots, plan.seed)
 
 
 def _reference(plan: Plan, config: WAMConfig) -> list[FirstChunk] | str | None:

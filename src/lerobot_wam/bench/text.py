@@ -21,12 +21,14 @@ def as_text(result: Mapping[str, Any]) -> str:
     """Render what `bench` returned."""
     measured = result["measured"]
     robots = f"{result['robots']} robot{'s' * (result['robots'] != 1)} in step"
-    lines = [f"{result['policy']}, on {result['device']}, {robots}"]
+    shared = f" ({result['parallel']})" if result["parallel"] else ""
+    lines = [f"{result['policy']}, on {result['device']}{shared}, {robots}"]
     names = ["A", "B"][: len(measured)]
     for name, one in zip(names, measured, strict=True):
         mark = f"{name}: " if len(measured) > 1 else ""
         lines += [wrapped(f"  {mark}{_settings(one)}")]
         lines += [wrapped(f"  approximation: {line}") for line in one["approximations"]]
+        lines += [wrapped(f"  note: {line}") for line in one["notes"]]
     lines += ["", *(_alone(measured[0]) if len(measured) == 1 else _compared(measured, result["second_over_first"]))]
     for name, one in zip(names, measured, strict=True):
         lines += ["", *([name] if len(measured) > 1 else []), *_facts(one)]
