@@ -42,11 +42,13 @@ def test_the_device_script_measures_the_limits(results: Path):
     assert metrics["float32"]["copy_tb_per_s"] > 0
 
 
-@pytest.mark.parametrize("script", ["02_14b_ladder", "03_5b_ladder"])
-def test_a_ladder_measures_every_speed_on_every_rung(script: str, results: Path):
-    metrics = dry_run(script, results)
+@pytest.mark.parametrize(
+    ("script", "speeds"), [("02_14b_ladder", ["official"]), ("03_5b_ladder", ["official", "fast", "flash"])]
+)
+def test_a_ladder_measures_every_speed_on_every_rung(script: str, speeds: list[str], results: Path):
+    metrics = dry_run(script, results, "--speeds", *speeds)
     rungs = ("plain eager", "nothing twice", "attention backend", "compiled", "CUDA graphs", "FP8")
-    parts = {f"{rung}, {speed}" for rung in rungs for speed in ("official", "fast", "flash")}
+    parts = {f"{rung}, {speed}" for rung in rungs for speed in speeds}
     assert parts <= set(metrics)
     for part in parts:
         if part.startswith("FP8") and "failed" in metrics[part]:  # this CPU has no such product
@@ -56,9 +58,8 @@ def test_a_ladder_measures_every_speed_on_every_rung(script: str, results: Path)
         assert 0 < found["reaction_ms"] <= found["chunk_ms"]
         assert found["roofline_fraction"] > 0
         assert 0 < found["distance_from_float32"]["actions"] < 0.2
-    assert (
-        metrics["plain eager, official"]["passes_per_chunk"] > metrics["nothing twice, flash"]["passes_per_chunk"] == 1
-    )
+    plain, saved = (metrics[f"{rung}, official"]["passes_per_chunk"] for rung in ("plain eager", "nothing twice"))
+    assert plain > 2 * saved  # both branches, and the observation, had passes of their own
 
 
 @pytest.mark.parametrize("script", ["04_5b_training", "05_14b_lora_training", "06_nano_training"])

@@ -94,7 +94,7 @@ def train(model: nn.Module, window: TrainingWindow, preset: str, args: argparse.
         "samples_per_s": len(window.latent) / median,
         "gb_peak": peak_gb(args),
         "trained_m": sum(parameter.numel() for parameter in trained) / 1e6,
-        "loss": float(loss),
+        "loss": float(loss.detach()),
     }
 
 
