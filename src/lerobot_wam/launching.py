@@ -17,6 +17,19 @@ def settle_average(config: WAMConfig) -> None:
         config.ema_decay = 0.0
 
 
+def refuse_quantization(config: WAMConfig) -> None:
+    """Refuse to train or save weights that are quantised for acting.
+
+    Raises:
+        SettingError: The configuration quantises.
+    """
+    if config.quantization != "none":
+        raise SettingError(
+            f"quantization is {config.quantization}: quantised weights only act, they are neither trained nor saved: "
+            "--policy.quantization=none"
+        )
+
+
 def settle_sharding(config: WAMConfig) -> None:
     """Prepare accelerate's sharding (FSDP), where it is on, for a policy that it has yet to wrap.
 

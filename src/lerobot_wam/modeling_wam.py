@@ -5,9 +5,8 @@ import logging
 import math
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -23,7 +22,7 @@ from lerobot_wam.batches import BatchReader
 from lerobot_wam.codecs.text import TextCodec
 from lerobot_wam.codecs.video import VideoCodec
 from lerobot_wam.configuration_wam import WAMConfig
-from lerobot_wam.data.batch import SOURCE, STATE
+from lerobot_wam.data.batch import SOURCE, STATE, SourceLosses
 from lerobot_wam.data.windows import latent_frame_mask, real_chunks
 from lerobot_wam.diffusion.objective import ObjectiveConfig, ragged_joint_loss
 from lerobot_wam.diffusion.sampler import SamplerConfig
@@ -32,11 +31,13 @@ from lerobot_wam.embodiments.action_space import ActionSpace
 from lerobot_wam.embodiments.resolve import load_stored_embodiment
 from lerobot_wam.embodiments.spec import FRAMES_PER_LATENT
 from lerobot_wam.frozen import FrozenCodecs, embed_components, resolve_embedded
-from lerobot_wam.launching import settle_average, settle_sharding
+from lerobot_wam.launching import refuse_quantization, settle_average, settle_sharding
 from lerobot_wam.model.transformer import Block
 from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.model_card import data_row, generate_card, robot_rows, training_rows
 from lerobot_wam.optimizer import MuonAdamWConfig, split_parameters
+from lerobot_wam.runtime.acceleration import AccelerationSettings, Passes, accelerate
+from lerobot_wam.runtime.quantization import is_quantized
 from lerobot_wam.runtime.session import Runtime
 from lerobot_wam.runtime.state import LoopRules, Observation, Savings, Session
 from lerobot_wam.runtime.stitching import Commitment
@@ -114,8 +115,7 @@ class WAMPolicy(PreTrainedPolicy):
             action_weight=config.action_loss_weight,
             auxiliary_bc_weight=config.auxiliary_bc_weight,
         )
-        sources = config.mixture.get("datasets", [])
-        self._source_losses: dict[str, float | None] = {source["name"]: None for source in sources}
+        self._source_losses = SourceLosses([source["name"] for source in config.mixture.get("datasets", [])])
         self.savings = Savings()
         self.last_predicted_latents: Tensor | None = None
         self.init_rtc_processor()
@@ -172,13 +172,29 @@ class WAMPolicy(PreTrainedPolicy):
                 smoothing=config.smoothing,
             ),
             savings=replace(self.savings, remember_context=self.savings.remember_context and whole),
+            passes=self.passes,
         )
+
+    @cached_property
+    def passes(self) -> Passes:
+        """How the acting model's passes are run; settled at the first one, for the device that it is on by then."""
+        settings = AccelerationSettings(self.config.passes, self.config.quantization, self.config.attention)
+        passes, lines = accelerate(self.acting_model, settings, self.reader.frame_tokens)
+        for line in lines:
+            logger.warning(line)
+        return passes
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        # Weights that move leave behind what was recorded and measured where they were.
+        self.__dict__.pop("passes", None)
+        return super()._apply(*args, **kwargs)
 
     def get_optim_params(self) -> Any:
         """Trainable parameters: by name for Muon, which sorts them itself; else groups.
 
         Weights of single robots may have a rate of their own. They do not decay: a batch need not hold every robot.
         """
+        refuse_quantization(self.config)
         named = {name: p for name, p in self.named_parameters() if p.requires_grad}
         heads = {name: p for name, p in named.items() if is_per_robot(name)}
         trunk = {name: p for name, p in named.items() if name not in heads}
@@ -237,7 +253,7 @@ class WAMPolicy(PreTrainedPolicy):
             parts["bc_loss"] = losses.auxiliary_bc
         log = {name: value.detach().mean().item() for name, value in parts.items()}
         if SOURCE in batch:
-            log |= self._loss_by_source(losses.total.detach(), batch[SOURCE])
+            log |= self._source_losses.of(losses.total.detach(), batch[SOURCE])
         return (losses.total if reduction == "none" else losses.total.mean()), log
 
     def _streams(self, batch: dict[str, Any], count: int) -> list[torch.Generator]:
@@ -248,19 +264,6 @@ class WAMPolicy(PreTrainedPolicy):
         index = batch["index"].flatten().tolist() if "index" in batch else range(count)
         config = self.config
         return [torch.Generator().manual_seed(hash((config.noise_seed, config.steps_done, i)) % 2**63) for i in index]
-
-    def _loss_by_source(self, loss: Tensor, source: Tensor) -> dict[str, float]:
-        """Return the mean loss of each dataset; of one that this batch lacks, its last one.
-
-        Processes average their logs key by key, so every one of them must name every dataset at every step.
-        """
-        losses, names = loss.tolist(), list(self._source_losses)
-        own: dict[str, list[float]] = {}
-        for index, value in zip(source.tolist(), losses, strict=True):
-            own.setdefault(names[index], []).append(value)
-        self._source_losses |= {name: fmean(values) for name, values in own.items()}
-        everyone = fmean(losses)
-        return {f"loss/{name}": everyone if last is None else last for name, last in self._source_losses.items()}
 
     def reset(self) -> None:
         """Forget all sessions: a new episode begins."""
@@ -412,6 +415,8 @@ class WAMPolicy(PreTrainedPolicy):
         self, save_directory: Path, state_dict: dict[str, Tensor] | None = None, **kwargs: Any
     ) -> None:
         """Save configuration and weights; large ones in shards. A crash leaves what was there before."""
+        if is_quantized(self):
+            refuse_quantization(self.config)
         state = self.state_dict() if state_dict is None else state_dict
         with replaced(save_directory) as folder:
             save_torch_state_dict(state, folder, max_shard_size=self.config.max_shard_size)
