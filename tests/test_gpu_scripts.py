@@ -28,7 +28,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def dry_run(script: str, results: Path, *more: str) -> dict[str, Any]:
-    words = ["--tiny", "--device=cpu", "--repetitions=1", *more]
+    words = ["--tiny", "--device=cpu", "--repetitions=1", "--seconds=100000", *more]
     importlib.import_module(f"benchmarks.gpu.{script}").main(words)
     result = json.loads((results / f"gpu_{script}.json").read_text())
     assert result["command"].startswith(f"PYTHONPATH=src python -m benchmarks.gpu.{script} --tiny")
