@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--preset", default="nano", metavar="NAME", help="random weights of this size (nano)")
     what.add_argument("--policy.path", dest="path", metavar="DIR", help="or a checkpoint: folder, or id on the Hub")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, mps (an accelerator if there is one)")
+    parser.add_argument(
+        "--parallel", metavar="MODE", help="cfg, context or cfg+context: behind torchrun, split over its processes"
+    )
     setting = parser.add_argument_group("setting; without an option it is the preset's or the checkpoint's")
     setting.add_argument("--dtype", metavar="NAME", help="float32 or bfloat16 weights")
     setting.add_argument("--speed", metavar="NAME", help="exact, official, fast or flash")
@@ -75,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
     from lerobot_wam.bench.run import Plan, bench
     from lerobot_wam.bench.text import as_text
+    from lerobot_wam.runtime.parallel import Parallel
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
@@ -85,19 +89,24 @@ def run(args: argparse.Namespace) -> int:
     if args.compare is not None:
         settings.append(_setting([*words, *args.compare.split(",")]))
     accelerator = torch.accelerator.current_accelerator(check_available=True)
+    device = args.device or ("cpu" if accelerator is None else accelerator.type)
+    parallel = None if args.parallel is None else Parallel.join(args.parallel, torch.device(device))
     result = bench(
         Plan(
             settings=tuple(settings),
             preset=None if args.path else args.preset,
             path=args.path,
-            device=args.device or ("cpu" if accelerator is None else accelerator.type),
+            device=device,
             chunks=args.chunks,
             warmup=args.warmup,
             robots=args.robots,
             seed=args.seed,
             compare_exact=not args.no_distance,
+            parallel=parallel,
         )
     )
+    if parallel is not None and parallel.rank > 0:
+        return 0
     print(as_text(result))
     if args.json is not None:
         _write(args.json, result, args.seed)
