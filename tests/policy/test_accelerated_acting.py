@@ -5,17 +5,21 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_policies import build_policy, observe
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from lerobot_wam.command_line import SettingError
 from lerobot_wam.runtime import acceleration
 
 
 def test_a_compiled_policy_acts_as_an_eager_one(arm_data: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(acceleration, "BACKEND", "aot_eager")  # captures graphs; generating code takes minutes
+    counter = CompileCounterWithBackend("aot_eager")  # captures graphs; generating code takes minutes
+    monkeypatch.setattr(acceleration, "BACKEND", counter)
     torch._dynamo.reset()
     eager, compiled = (build_policy(arm_data, passes=passes).eval() for passes in ("eager", "compile"))
+    compiled.load_state_dict(eager.state_dict())
     actions = compiled.select_action(observe(compiled))
     torch.testing.assert_close(actions, eager.select_action(observe(eager)), rtol=0, atol=1e-5)
+    assert counter.frame_count > 0
     assert compiled.passes is compiled.runtime.passes  # made once, though the runtime is made anew
     torch._dynamo.reset()
 
