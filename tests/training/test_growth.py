@@ -63,6 +63,23 @@ def test_old_robots_act_as_before_and_the_new_one_begins_like_the_nearest(
     assert torch.equal(actions(WAMPolicy.from_pretrained(tmp_path / "new", config=config)), actions(policy))
 
 
+@pytest.mark.parametrize("shard", ["5GB", "20KB"])
+def test_training_goes_on_from_the_average_that_acts(arm: Path, lift: dict, tmp_path: Path, shard: str):
+    policy = build_policy(arm, max_shard_size=shard)
+    assert policy.ema_model is not None
+    with torch.no_grad():
+        for average in policy.ema_model.parameters():
+            average += 0.01
+    policy.save_pretrained(tmp_path / "old")
+    grow_checkpoint(tmp_path / "old", tmp_path / "new", lift, "lift")
+    grown = WAMPolicy.from_pretrained(tmp_path / "new")
+    assert grown.ema_model is not None
+    for name, average in grown.ema_model.state_dict().items():
+        assert torch.equal(grown.model.state_dict()[name], average), name
+        rows = [0, 2, 3] if any(part in name for part in PER_ROBOT) else slice(None)
+        assert torch.equal(average[rows], policy.ema_model.state_dict()[name][rows]), name
+
+
 def test_shards_keep_their_files(arm: Path, lift: dict, tmp_path: Path):
     build_policy(arm, max_shard_size="20KB").save_pretrained(tmp_path / "old")
     grow_checkpoint(tmp_path / "old", tmp_path / "new", lift, "lift")

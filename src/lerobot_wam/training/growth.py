@@ -22,7 +22,9 @@ def grow_checkpoint(source: Path, out: Path, stored: dict[str, Any], name: str, 
     """Write a checkpoint that knows one more robot, and acts as that one.
 
     Weight file by weight file, so that no more than one is in memory. `max_embodiments` rises where it is used up.
-    With the robots that were known before, the network computes the same numbers, to the last bit.
+    With the robots that were known before, the network computes the same numbers, to the last bit. Where an average of
+    the weights acts, training goes on from it too: from the newest weights, the average would slowly turn into them,
+    and what it did better would be lost even where nothing is trained.
 
     Args:
         source: Folder of a checkpoint.
@@ -52,9 +54,11 @@ def grow_checkpoint(source: Path, out: Path, stored: dict[str, Any], name: str, 
     out.mkdir(parents=True, exist_ok=True)
     with replaced(out) as folder:
         size = 0
-        for path in weight_files(source):
-            file = open_weights(path)
-            tensors = {key: file.get_tensor(key) for key in sorted(file.keys())}
+        files = [(path, file, sorted(file.keys())) for path in weight_files(source) for file in [open_weights(path)]]
+        holds = {key: file for _, file, keys in files for key in keys}
+        for path, _, keys in files:
+            acting = {key: f"ema_{key}" if f"ema_{key}" in holds else key for key in keys}
+            tensors = {key: holds[name].get_tensor(name).clone() for key, name in acting.items()}  # no two share memory
             for key, tensor in tensors.items():
                 if is_per_robot(key):
                     # A single row, as in official checkpoints, serves every robot.
