@@ -74,8 +74,7 @@ def test_long_episode_measures_every_chunk_and_its_cache(results):
     window = metrics["window_chunks"]
     assert len(metrics["chunk_ms_median"]) == len(metrics["cache_bytes"]) == 9
     assert len(metrics["window_chunk_ms_mean"]) == 9 // window
-    assert metrics["cache_bytes"][:window] == sorted(set(metrics["cache_bytes"][:window]))
-    assert metrics["cache_bytes"][window : 2 * window] == metrics["cache_bytes"][:window]
+    assert len(set(metrics["cache_bytes"])) == 1  # taken at once, and kept from window to window
     ratio = metrics["last_window_chunk_ms_mean"] / metrics["first_window_chunk_ms_mean"]
     assert metrics["last_over_first_window_cost"] == pytest.approx(ratio)
 

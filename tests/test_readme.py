@@ -21,6 +21,7 @@ from lerobot.configs import parser
 from lerobot.configs.eval import EvalPipelineConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.rollout import RolloutConfig
+from lerobot.rollout.inference import RTCInferenceConfig
 from lerobot.scripts.lerobot_record import RecordConfig
 from lerobot.scripts.lerobot_replay import ReplayConfig
 from lerobot.scripts.lerobot_teleoperate import TeleoperateConfig
@@ -54,7 +55,13 @@ PIPELINES = {
     "lerobot-rollout": RolloutConfig,
     "lerobot-teleoperate": TeleoperateConfig,
 }
-CHOSEN = {"policy": WAMConfig, "env": WAMTabletopEnv, "robot": WAMSimArmConfig, "teleop": WAMSimExpertConfig}
+CHOSEN = {
+    "policy": WAMConfig,
+    "env": WAMTabletopEnv,
+    "robot": WAMSimArmConfig,
+    "teleop": WAMSimExpertConfig,
+    "inference": RTCInferenceConfig,
+}
 ASSIGNMENT = re.compile(r"(\w+)=(?:\$\{\w+:-(?P<default>[^}]*)\}|(?P<value>\S+))")
 
 
