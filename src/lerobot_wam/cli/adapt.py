@@ -64,8 +64,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="full",
         help="what is trained: all weights, adapters and the robot's own weights, or only the latter (%(default)s)",
     )
-    training.add_argument("--lr", type=float, metavar="X", help="learning rate (the checkpoint's)")
-    training.add_argument("--heads-lr", type=float, metavar="X", help="that of the robots' own weights (--lr)")
+    training.add_argument(
+        "--lr",
+        type=float,
+        metavar="X",
+        help="learning rate of what all robots share (a tenth of the checkpoint's; adapters: all of it)",
+    )
+    training.add_argument(
+        "--heads-lr", type=float, metavar="X", help="that of the robots' own weights (the checkpoint's)"
+    )
     training.add_argument("--lora-rank", type=int, default=16, metavar="N", help="rank of the adapters (%(default)s)")
     training.add_argument(
         "--cotrain",

@@ -54,6 +54,7 @@ from lerobot_wam.training.open_loop import (
 logger = logging.getLogger(__name__)
 
 WARMUP_STEPS = 50
+SHARED_RATE = 0.1  # of the checkpoint's learning rate: what all robots share moves less than what the new one learns
 FLAT_FRACTION = 0.2  # then the rate falls to the end: what was trained to such an end before needs one again
 _OF_THE_RUN = ("trainable", "heads_lr", "optimizer_lr", "matrix_lr", "warmup_steps", "flat_fraction")
 
@@ -231,14 +232,14 @@ def _train(plan: AdaptPlan, old: WAMConfig, recipe: MixtureRecipe, watch: "_Watc
         train([f"--config_path={config}", "--resume=true", f"--steps={plan.steps}"], recipe, watch)
         return
     shutil.rmtree(run, ignore_errors=True)  # what a run leaves that had no checkpoint yet; LeRobot refuses it
-    lr = plan.lr or old.optimizer_lr
+    lr = plan.lr or old.optimizer_lr * (SHARED_RATE if plan.mode == "full" else 1)
     flags = {
         "policy.path": plan.folder / "start",
         "policy.push_to_hub": "false",
         "policy.device": plan.device or old.device,
         "policy.optimizer_lr": lr,
         "policy.matrix_lr": old.matrix_lr * lr / old.optimizer_lr,
-        "policy.heads_lr": plan.heads_lr or lr,
+        "policy.heads_lr": plan.heads_lr or old.optimizer_lr,
         "policy.warmup_steps": WARMUP_STEPS,
         "policy.flat_fraction": FLAT_FRACTION,
         "output_dir": run,

@@ -21,8 +21,9 @@ class AdaptPlan:
             the robot's own ("heads").
         like: Known robot to begin with; None takes the nearest.
         cotrain: Earlier data, together as much as the new; None trains on the new alone, as mode "heads" has to.
-        lr: Learning rate of the network; None takes the checkpoint's. Muon's follows in proportion.
-        heads_lr: Learning rate of the robots' own weights; None takes that of the network.
+        lr: Learning rate of the network; None takes a tenth of the checkpoint's, for adapters all of it. Muon's follows
+            in proportion.
+        heads_lr: Learning rate of the robots' own weights; None takes the checkpoint's.
         lora_rank: Rank of the adapters.
         steps: Most optimizer steps.
         batch_size: Windows per step.
