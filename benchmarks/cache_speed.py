@@ -99,7 +99,7 @@ def main() -> None:
             return codec.encode(pixels[None].transpose(1, 2))
 
         plain = Mixture(recipe, shape, seed=args.seed)
-        cached = Mixture(recipe, shape, seed=args.seed, codec=video_key(config))
+        cached = Mixture(recipe, shape, seed=args.seed, codec=lambda: video_key(config))
         frames = plain[0][WINDOW].shape[0]
         without = rates(pictures, args.repetitions)
         with_cache = rates(lambda index: cached[index][LATENT].to(args.device), 10 * args.repetitions)

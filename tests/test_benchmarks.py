@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:  # `pytest` alone, unlike `python -m pytest`, does not look where it stands
     sys.path.insert(0, str(ROOT))
 
-from benchmarks import common, demo_result, long_episode, step_cost  # noqa: E402
+from benchmarks import cache_speed, common, demo_result, long_episode, step_cost  # noqa: E402
 
 KEYS = {"command", "date", "commit", "machine", "versions", "seed", "metrics"}
 
@@ -77,6 +77,15 @@ def test_long_episode_measures_every_chunk_and_its_cache(results):
     assert len(set(metrics["cache_bytes"])) == 1  # taken at once, and kept from window to window
     ratio = metrics["last_window_chunk_ms_mean"] / metrics["first_window_chunk_ms_mean"]
     assert metrics["last_over_first_window_cost"] == pytest.approx(ratio)
+
+
+def test_cache_speed_reads_the_windows_that_it_encodes(results, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["cache_speed", "--size=32", "--repetitions=1"])
+    cache_speed.main()
+    metrics = read(results / "cache_speed_32.json")["metrics"]
+    assert (metrics["cameras"], metrics["frames_per_window"]) == (2, 33)
+    ratio = metrics["without"]["core_seconds_per_sample"] / metrics["with"]["core_seconds_per_sample"]
+    assert metrics["core_seconds_ratio"] == pytest.approx(ratio)
 
 
 def write_demo(folder: Path, quick: bool = False) -> Path:
