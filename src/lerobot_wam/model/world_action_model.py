@@ -252,8 +252,8 @@ class WorldActionModel(nn.Module):
             window: The noisy chunk.
             context: Text and image tokens.
             cache: What was observed before; it keeps its value.
-            observed_BCFhw: Latents observed since. Their keys and values are written behind the cached ones; `observed`
-                returns the cache with them.
+            observed_BCFhw: Latents observed since. Their keys and values are written behind the cached ones, where the
+                cache must have room (`with_room`); `observed` then returns the cache with them.
             observed_condition: First-frame conditioning channels of these.
 
         Returns:
@@ -280,8 +280,7 @@ class WorldActionModel(nn.Module):
         Raises:
             ValueError: If the frames are not a whole observed block (design: only those enter the cache).
         """
-        if cache is None:
-            cache = self.new_cache(latent_BCFhw)
+        cache = self.new_cache(latent_BCFhw) if cache is None else self.with_room(cache, latent_BCFhw)
         self.observe(latent_BCFhw, context, cache, condition)
         return self.observed(cache, latent_BCFhw)
 
