@@ -19,15 +19,13 @@ import torch
 from lerobot_wam.embodiments.resolve import stored_embodiment
 from lerobot_wam.embodiments.spec import load_embodiment
 from lerobot_wam.embodiments.statistics import Columns
-from lerobot_wam.report.environment import environment
+from lerobot_wam.report.environment import described, environment
 
 if TYPE_CHECKING:
     from lerobot_wam.modeling_wam import WAMPolicy
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-MACHINE = ("Processor", "Cores", "Memory", "Accelerator", "System")
-"""What of `environment()` describes the machine; the rest are versions."""
 
 ARM = load_embodiment("wam_sim_viperx")
 JOINTS, SIZE, CAMERA, TASK = len(ARM.action), 64, "observation.images.front", "push the red cube left"
@@ -131,13 +129,11 @@ def write_result(
         date: When it was measured; None for now.
         commit: Of the code that was measured; None for the checkout's.
     """
-    found = environment() if measured_on is None else measured_on
     result = {
         "command": command,
         "date": (date or datetime.now(UTC)).isoformat(timespec="seconds"),
         "commit": commit or current_commit(),
-        "machine": {key.lower(): found[key] for key in MACHINE},
-        "versions": {key.lower(): value for key, value in found.items() if key not in MACHINE},
+        **described(environment() if measured_on is None else measured_on),
         "seed": seed,
         "metrics": metrics,
     }

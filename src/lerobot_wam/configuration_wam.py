@@ -11,17 +11,10 @@ from lerobot_wam.command_line import SettingError, check_dataset_argument
 from lerobot_wam.embodiments.spec import FRAMES_PER_LATENT, LATENTS_PER_CHUNK, load_embodiment
 from lerobot_wam.model.config import ModelConfig, VisualSummaryConfig
 from lerobot_wam.optimizer import FlatThenLinearSchedulerConfig, MuonAdamWConfig
-from lerobot_wam.presets import COMPAT, PRESETS, SPEEDS
+from lerobot_wam.presets import CHOICES, COMPAT, PRESETS, SPEEDS
 
 COMPUTED_OF_16 = ("8", "7", "6", "5")
 """The official choices of computed steps, all among 16 (spec §3.2)."""
-
-CHOICES = {
-    "passes": ("eager", "compile", "graphs"),
-    "quantization": ("none", "fp8", "int8", "int4"),
-    "attention": ("auto", "cudnn", "flash", "efficient", "math"),
-}
-"""What may stand in these fields."""
 
 
 def _from_preset() -> Any:
@@ -143,8 +136,8 @@ class WAMConfig(PreTrainedConfig):
         smoothing: Smooth each chunk's actions as in the paper (spec §3.5).
         passes: How the network is run in closed loop: "eager", "compile" or with CUDA "graphs".
         quantization: Kind of the blocks' matrix products in closed loop: "none", "fp8", "int8" or "int4".
-        attention: Kernel of the attention in closed loop: "auto" is torch's choice, or "cudnn", "flash", "efficient"
-            or "math".
+        attention: Kernel of the attention in closed loop: "auto" is the fastest one measured on a CUDA device and
+            torch's choice elsewhere; or "cudnn", "flash", "efficient" or "math".
         save_predicted_video: Let `lerobot-eval` write the imagined video beside the real one.
     """
 

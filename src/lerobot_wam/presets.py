@@ -36,6 +36,13 @@ SPEEDS: dict[str, dict[str, Any]] = {
 }
 """What `speed` sets. Where nothing else is said, guidance is the preset's; "flash" needs decoupled training."""
 
+CHOICES = {
+    "passes": ("eager", "compile", "graphs"),
+    "quantization": ("none", "fp8", "int8", "int4"),
+    "attention": ("auto", "cudnn", "flash", "efficient", "math"),
+}
+"""What may stand in these fields of the closed loop."""
+
 _WAN21 = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers@main"
 _WAN22 = "Wan-AI/Wan2.2-TI2V-5B-Diffusers@main"
 

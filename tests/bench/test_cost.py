@@ -8,23 +8,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lerobot_wam.bench.cost import Cost, PassShape, pass_cost
 from lerobot_wam.bench.roofline import Roofline, measure_roofline
-from lerobot_wam.model.config import ModelConfig
+from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.model.inputs import Context, NoisyWindow
 from lerobot_wam.model.world_action_model import WorldActionModel
 
 ROWS, CELLS, WORDS, PATCHES = 2, 4, 6, 5
-WAN_14B = ModelConfig(
-    dim=5120,
-    num_heads=40,
-    num_layers=40,
-    ffn_dim=13824,
-    text_dim=4096,
-    latent_channels=16,
-    condition_channels=20,
-    image_dim=1280,
-    action_dim=32,
-    state_dim=64,
-)
+WAN_14B = WAMConfig(preset="wan2.1-14b", device="cpu").model_config
 
 
 def tiny(**overrides: object) -> WorldActionModel:

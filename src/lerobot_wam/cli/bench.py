@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 HELP = "latency of every stage, rate, memory and share of the device's limits"
 ALIASES = {"guidance": "guidance_scale", "dtype": "weights_dtype"}
 """Short names of configuration fields."""
-MACHINE = ("Processor", "Cores", "Memory", "Accelerator", "System")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,14 +123,12 @@ def _setting(words: Sequence[str]) -> "Setting":
 
 
 def _write(path: Path, result: dict[str, Any], seed: int) -> None:
-    from lerobot_wam.report.environment import environment
+    from lerobot_wam.report.environment import described, environment
 
-    found = environment()
     record = {
         "command": shlex.join(["lerobot-wam", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {name.lower(): found[name] for name in MACHINE},
-        "versions": {name.lower(): value for name, value in found.items() if name not in MACHINE},
+        **described(environment()),
         "seed": seed,
         "metrics": result,
     }

@@ -2,9 +2,12 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+MACHINE = ("Processor", "Cores", "Memory", "Accelerator", "System")
+"""What of `environment()` describes the machine; the rest are versions."""
 PACKAGES = ("lerobot_policy_wam", "lerobot", "torch", "numpy", "mujoco")
 
 
@@ -27,6 +30,14 @@ def environment() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def described(found: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return what `environment` found as a result tells it: the machine, and the versions."""
+    return {
+        "machine": {name.lower(): found[name] for name in MACHINE},
+        "versions": {name.lower(): value for name, value in found.items() if name not in MACHINE},
+    }
 
 
 def _processor() -> str:

@@ -17,18 +17,13 @@ from torch.nn.attention import sdpa_kernel
 
 from lerobot_wam.model.transformer import Block, SelfAttention
 from lerobot_wam.model.world_action_model import WorldActionModel
+from lerobot_wam.presets import CHOICES
 from lerobot_wam.runtime.attention import KERNELS, fastest_attention
 from lerobot_wam.runtime.graphs import CudaCapture, Graphs
-from lerobot_wam.runtime.quantization import KINDS, is_quantized, quantize
+from lerobot_wam.runtime.quantization import is_quantized, quantize
 from lerobot_wam.runtime.state import Dream
 
 Pass = Callable[..., tuple[Tensor, ...]]
-CHOICES = {
-    "passes": ("eager", "compile", "graphs"),
-    "quantization": ("none", *KINDS),
-    "attention": ("auto", *KERNELS),
-}
-"""What `AccelerationSettings` may hold."""
 BACKEND = "inductor"
 _SPECIALISATIONS = 64  # of a block's code: a window has some five places, with three kinds of pass each
 

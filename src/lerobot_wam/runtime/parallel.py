@@ -109,7 +109,7 @@ class Parallel:
             )
         runtime.parallel = self
         if self.branches is not None:
-            runtime.prompts, runtime.branches = slice(self.branches.rank(), self.branches.rank() + 1), 1
+            runtime.prompts = slice(self.branches.rank(), self.branches.rank() + 1)
         if self.tokens is not None:
             runtime.model.split_tokens(self.tokens)
 

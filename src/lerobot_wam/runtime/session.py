@@ -87,8 +87,12 @@ class Runtime:
         self.passes = passes
         self.parallel: Parallel | None = None  # see `Parallel.share`
         self.prompts = slice(0, 1 if sampler.guidance == 1.0 else 2)  # of (task, negative prompt)
-        self.branches = self.prompts.stop
         self.block_frames = 1 + model.config.frames_per_chunk * video_codec.temporal_stride
+
+    @property
+    def branches(self) -> int:
+        """Rows of a session in a batch: one for each prompt that this process computes under."""
+        return self.prompts.stop - self.prompts.start
 
     @property
     def device(self) -> torch.device:
