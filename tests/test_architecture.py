@@ -137,23 +137,6 @@ print(time.process_time() - start, *sorted({name.partition(".")[0] for name in s
     assert float(seconds) < 0.5
 
 
-def test_nothing_unpickles():
-    wrong = []
-    for file in python_files():
-        for node in ast.walk(ast.parse(file.read_text())):
-            names: list[str] = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            if {n.partition(".")[0] for n in names} & {"pickle", "dill", "cloudpickle", "joblib", "shelve"}:
-                wrong.append(f"{file.relative_to(ROOT)}:{node.lineno} imports {names}")
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-                safe = any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords)
-                wrong += [] if safe else [f"{file.relative_to(ROOT)}:{node.lineno} torch.load unpickles"]
-    assert wrong == []
-
-
 def test_files_stay_short():
     lengths = {str(f.relative_to(ROOT)): len(f.read_text().splitlines()) for f in python_files()}
     assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
