@@ -23,10 +23,11 @@ from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.runtime.acceleration import EAGER, Passes
 from lerobot_wam.runtime.denoiser import Denoiser
 from lerobot_wam.runtime.parallel import Parallel
+from lerobot_wam.runtime.rows import Rows
 from lerobot_wam.runtime.stages import NO_STAGES, Stages
 from lerobot_wam.runtime.state import Branch, Dream, LoopRules, Observation, Savings, Session, Stream
 from lerobot_wam.runtime.stitching import Commitment, Guidance, smooth
-from lerobot_wam.runtime.streaming import encode_arrived, encode_condition, joined_condition
+from lerobot_wam.runtime.streaming import encode_arrived, encode_condition, joined_condition, whole_block
 
 OURS = LoopRules()
 ALL_SAVINGS = Savings()
@@ -157,7 +158,7 @@ class Runtime:
             self._instruct(session, task)
             official = self.rules.restart_frame == "official"
             first = clip[0] if official or not session.frames else session.frames[-1]
-            session.begin_block(self._whole_block(clip, first))
+            session.begin_block(whole_block(clip, first, self.block_frames))
             if len(clip) == 1:
                 session.end_window()
             oldest = official and len(clip) == self.block_frames - 1 and self._place(session) == 1
@@ -230,18 +231,6 @@ class Runtime:
         if task != session.task:
             session.task, session.instructed, session.queue = task, False, []
             session.end_window()
-
-    def _whole_block(self, clip: Tensor, first: Tensor) -> list[Tensor]:
-        """Complete the frames of one call to a block that begins with `first`; a single frame stays alone."""
-        block = self.block_frames
-        if len(clip) in (1, block):
-            return list(clip)
-        if len(clip) not in (block // 2, block - 1):
-            raise ValueError(
-                f"{len(clip)} frames in one call; expected 1, {block // 2}, {block - 1} or {block}: "
-                "pass what was seen since the last call at the trained spacing."
-            )
-        return [first, *clip.repeat_interleave((block - 1) // len(clip), dim=0)]
 
     def _place(self, session: Session) -> int:
         """Latent frames in the session's window once its observed block is written; 1 where the window restarts.
@@ -362,28 +351,20 @@ class Runtime:
         height, width = frames.shape[-2:]
         shape = self.video_codec.latent_shape(1, height, width)
         video_shape = (shape[0], config.frames_per_chunk, *shape[2:])
-        category = torch.tensor([s.category for s in group], device=device)
-        state = torch.zeros(batch, config.states_per_chunk, config.state_dim, device=device)
         padding = 1.0 if self.rules.padded_actions == "noise" else 0.0
-        dims = torch.full((batch, 1, config.action_dim), padding, device=device)
-        for row, (session, observation) in enumerate(zip(group, observations, strict=True)):
-            space = self.action_spaces[session.category]
-            state[row, :, : len(space.spec.state)] = space.encode_state(observation.state.float()).to(device)
-            dims[row, :, : len(space.spec.action)] = 1.0
-        robots = [bool(self.action_spaces[session.category].spec.action) for session in group]
-        has_robot = None if all(robots) else torch.tensor(robots, device=device)
+        rows = Rows(self.action_spaces, group, observations, config, device, padding)
         # Every session draws video and action noise from its own stream, whatever is given.
         action_shape = (config.actions_per_chunk, config.action_dim)
         noise = [(self._noise(s, video_shape), self._noise(s, action_shape)) for s in group]
         video = torch.stack([v for v, _ in noise]).to(device)
-        action = torch.stack([a for _, a in noise]).to(device) * dims
+        action = torch.stack([a for _, a in noise]).to(device) * rows.dims
         given: Literal["none", "video", "action"] = "none"
         if given_latents is not None:
             video, given = torch.stack(given_latents).to(device), "video"
         if given_action is not None:
             action, given = torch.zeros_like(action), "action"
-            for row, (session, observation) in enumerate(zip(group, observations, strict=True)):
-                encoded = self._encode_action(session, observation, given_action[row])
+            for row, physical in enumerate(given_action):
+                encoded = rows.encode(row, physical)
                 action[row, :, : encoded.shape[1]] = encoded.to(device)
 
         condition = joined_condition(group, place, config.frames_per_chunk)
@@ -393,20 +374,20 @@ class Runtime:
 
         summary = self.model.summarise(
             each(frames.unsqueeze(1)),
-            each(state),
-            each(category),
+            each(rows.state),
+            each(rows.category),
             branch.context,
-            None if has_robot is None else each(has_robot),
+            None if rows.has_robot is None else each(rows.has_robot),
         )
-        known = {"state": state, "category": category, "condition": condition, "summary": summary}
+        known = {"state": rows.state, "category": rows.category, "condition": condition, "summary": summary}
         denoiser = Denoiser(
             self.model,
             branch,
             self.branches,
-            known | {"has_robot": has_robot},
+            known | {"has_robot": rows.has_robot},
             latent,
             latent_condition,
-            dims,
+            rows.dims,
             self.sampler.guidance,
             self.savings,
             self.passes,
@@ -414,8 +395,8 @@ class Runtime:
         )
         velocity: VelocityFunction = denoiser
         if commitments is not None:
-            ahead = zip(group, observations, commitments, strict=True)
-            targets = [None if c is None else self._encode_action(s, o, c.over(self.chunk_steps)) for s, o, c in ahead]
+            ahead = [None if c is None else c.over(self.chunk_steps) for c in commitments]
+            targets = [None if old is None else rows.encode(row, old) for row, old in enumerate(ahead)]
             velocity = Guidance.towards(targets, commitments, action).applied_to(denoiser)
         if not self.savings.fuse_observation:
             with self.stages("observe"):
@@ -426,13 +407,10 @@ class Runtime:
         for row, session in enumerate(group):
             session.branch = denoiser.branch if batch == 1 else denoiser.branch.pick(self._rows_of(row))
         dreams = []
-        for row, (session, observation) in enumerate(zip(group, observations, strict=True)):
-            space = self.action_spaces[session.category]
-            normalised = actions[row, :, : len(space.spec.action)].float().cpu()
-            anchor = observation.state.float().cpu()
-            absolute = space.decode(normalised[None, None], anchor[None, None])[0, 0]
+        for row, observation in enumerate(observations):
+            absolute = rows.decode(row, actions[row])
             if self.rules.smoothing:
-                absolute = smooth(absolute, [dimension.gripper for dimension in space.spec.action])
+                absolute = smooth(absolute, [dimension.gripper for dimension in rows.spaces[row].spec.action])
             video_latents = None if self.action_only else latents[row]
             dreams.append(Dream(absolute, video_latents, place == 1, observation.frame))
         return dreams
@@ -441,8 +419,3 @@ class Runtime:
         if self.rules.noise_stream == "fixed":
             session.generator.manual_seed(session.generator.initial_seed())
         return torch.randn(shape, generator=session.generator)
-
-    def _encode_action(self, session: Session, observation: Observation, action: Tensor) -> Tensor:
-        space = self.action_spaces[session.category]
-        anchor = observation.state.float().cpu()
-        return space.encode(action.float().cpu()[None, None], anchor[None, None])[0, 0]

@@ -13,6 +13,27 @@ from lerobot_wam.codecs.video import TEMPORAL_STRIDE, VideoCodec, VideoState
 from lerobot_wam.runtime.state import Session, Stream
 
 
+def whole_block(clip: Tensor, first: Tensor, length: int) -> list[Tensor]:
+    """Complete the frames of one call to a block that begins with `first`; a single frame stays alone.
+
+    Args:
+        clip: Frames seen since the last call, [T, 3, H, W].
+        first: Frame that the block begins with where the clip lacks it, [3, H, W].
+        length: Frames of a block.
+
+    Raises:
+        ValueError: A clip of another length than 1, half a block, all but its first frame, or a block.
+    """
+    if len(clip) in (1, length):
+        return list(clip)
+    if len(clip) not in (length // 2, length - 1):
+        raise ValueError(
+            f"{len(clip)} frames in one call; expected 1, {length // 2}, {length - 1} or {length}: "
+            "pass what was seen since the last call at the trained spacing."
+        )
+    return [first, *clip.repeat_interleave((length - 1) // len(clip), dim=0)]
+
+
 def encode_arrived(codec: VideoCodec, sessions: Sequence[Session], device: torch.device) -> None:
     """Encode every latent frame whose pixels are complete; sessions that wait for the same one are one batch.
 
