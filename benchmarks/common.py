@@ -13,12 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from lerobot_wam.embodiments.resolve import stored_embodiment
 from lerobot_wam.embodiments.spec import load_embodiment
-from lerobot_wam.embodiments.statistics import Columns
 from lerobot_wam.report.environment import described, environment
 
 if TYPE_CHECKING:
@@ -62,16 +59,11 @@ def nano_policy(device: str, seed: int, **overrides: Any) -> "WAMPolicy":
 
     Weights, and the recording that the action ranges come from, are random: no dataset is read.
     """
-    from lerobot_wam.configuration_wam import WAMConfig
+    from lerobot_wam.bench.random_policy import random_config
     from lerobot_wam.modeling_wam import WAMPolicy
 
-    rng, steps = np.random.default_rng(seed), 100
-    zeros = np.zeros(steps, dtype=np.int64)
-    action, state = rng.normal(size=(2, steps, JOINTS))
-    stored = stored_embodiment(ARM, Columns(zeros, np.arange(steps), zeros, action, state))
     torch.manual_seed(seed)
-    config = WAMConfig(device=device, embodiment=ARM.name, embodiments={ARM.name: stored}, **features(), **overrides)
-    return WAMPolicy(config).to(device)
+    return WAMPolicy(random_config("nano", device, seed, **({"ema_decay": None} | features() | overrides))).to(device)
 
 
 def milliseconds(device: str, work: Callable[[], object]) -> float:

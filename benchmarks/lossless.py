@@ -64,7 +64,7 @@ def largest_difference(loop: Loop, plain: Loop) -> float:
 
 
 def measure_case(device: str, seed: int, repetitions: int, case: str) -> dict[str, dict[str, float]]:
-    variants = {"all": Savings(), "none": Savings(**dict.fromkeys(SAVINGS, False))}
+    variants = {"all": Savings(), "none": Savings.none()}
     variants |= {name: replace(Savings(), **{name: False}) for name in SAVINGS}
     loops = {name: make_loop(device, seed, savings, case) for name, savings in variants.items()}
     measure(list(loops.values()), repetitions)

@@ -31,7 +31,6 @@ from lerobot_wam.runtime.acceleration import EAGER, AccelerationSettings, accele
 from lerobot_wam.runtime.session import Runtime
 from lerobot_wam.runtime.state import Savings
 
-PLAIN = Savings(**dict.fromkeys(Savings.__dataclass_fields__, False))
 MEASURED = ("flash", "fast", "official")
 JOINTS, FPS, VIDEO_STRIDE = 8, 15.0, 3
 
@@ -52,7 +51,7 @@ class Rung:
 
 
 LADDER = (
-    Rung("plain eager", PLAIN),
+    Rung("plain eager", Savings.none()),
     Rung("nothing twice", Savings()),
     Rung("attention backend", Savings(), AccelerationSettings()),
     Rung("compiled", Savings(), AccelerationSettings("compile")),

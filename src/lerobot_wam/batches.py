@@ -1,6 +1,7 @@
 """LeRobot's batches as the objective takes them: tiled, encoded, normalised, masked."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,9 +100,7 @@ class BatchReader:
     @property
     def frame_tokens(self) -> int:
         """Tokens of one latent frame of the acting robot's tiled picture."""
-        config, (rows, columns) = self.config, self.space.spec.grid
-        height, width = config.head_resize or (rows * config.image_size[0], columns * config.image_size[1])
-        return height * width // (config.codec_patch * config.patch_size) ** 2
+        return math.prod(self.config.latent_size(self.space.spec.grid)) // self.config.patch_size**2
 
     def augmented(self, batch: dict[str, Any], generators: Sequence[torch.Generator]) -> dict[str, Any]:
         """Return the batch with a random crop and colours for each sample, where the robot has them.

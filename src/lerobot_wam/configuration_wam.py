@@ -7,7 +7,7 @@ from lerobot.configs import NormalizationMode, PreTrainedConfig, parser
 from lerobot.optim import AdamWConfig, LRSchedulerConfig, OptimizerConfig
 
 from lerobot_wam.codecs.video import CONDITION_MASK_CHANNELS
-from lerobot_wam.command_line import SettingError, check_dataset_argument
+from lerobot_wam.command_line import SettingError, check_dataset_argument, check_rollout_rate
 from lerobot_wam.embodiments.spec import FRAMES_PER_LATENT, LATENTS_PER_CHUNK, load_embodiment
 from lerobot_wam.model.config import ModelConfig, VisualSummaryConfig
 from lerobot_wam.optimizer import FlatThenLinearSchedulerConfig, MuonAdamWConfig
@@ -269,6 +269,9 @@ class WAMConfig(PreTrainedConfig):
                 setattr(self, name, value)
         self._check()
         check_dataset_argument()
+        for name, stored in self.embodiments.items():
+            if name == self.embodiment or len(self.embodiments) == 1:
+                check_rollout_rate(name, stored["spec"]["fps"])
 
     def _turn_dial(self) -> None:
         """Fill the fields that `speed` stands for; what a checkpoint stored gives way, what is given beside it not."""
@@ -355,6 +358,11 @@ class WAMConfig(PreTrainedConfig):
     def reward_delta_indices(self) -> None:
         """Rewards are not used."""
         return None
+
+    def latent_size(self, grid: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of a latent frame of a picture that is tiled of `grid` rows and columns of views."""
+        height, width = self.head_resize or (grid[0] * self.image_size[0], grid[1] * self.image_size[1])
+        return height // self.codec_patch, width // self.codec_patch
 
     @property
     def model_config(self) -> ModelConfig:

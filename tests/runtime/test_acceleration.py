@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from tiny_loops import make_model, make_runtime, run, see
+from tiny_loops import make_model, make_runtime, run
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.runtime import acceleration
-from lerobot_wam.runtime.acceleration import AccelerationSettings, accelerate, distance, fuse_projections
+from lerobot_wam.runtime.acceleration import AccelerationSettings, accelerate, fuse_projections
 from lerobot_wam.runtime.attention import fastest_attention
 
 FRAME_TOKENS = 4
@@ -146,12 +146,3 @@ def test_the_fastest_attention_kernel_leads_its_table():
     fastest, table = fastest_attention(torch.device("cpu"), torch.float32, [(1, 2, 16, 32, 16)])
     assert set(table) == {"flash", "math"}  # what a CPU has
     assert table[str(fastest)] == min(table.values())
-
-
-def test_distance_is_relative_and_zero_for_the_same():
-    runtime = make_runtime(make_model())
-    one, again = (runtime.plan([runtime.new_session(seed)], [see(0)])[0] for seed in (0, 0))
-    assert distance(one, again) == {"action": 0.0, "video": 0.0}
-    other = runtime.plan([runtime.new_session(1)], [see(0)])[0]
-    expected = ((other.actions - one.actions).norm() / one.actions.norm()).item()
-    assert distance(one, other)["action"] == pytest.approx(expected, rel=1e-5)

@@ -1,7 +1,7 @@
 """Chunks computed by several processes at once are those of one process."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from lerobot_wam.runtime.state import LoopRules, Savings
 from lerobot_wam.runtime.stitching import Commitment
 
 CPU = torch.device("cpu")
-NO_SAVINGS = Savings(**dict.fromkeys((field.name for field in fields(Savings)), False))
 
 
 def wan_like() -> WorldActionModel:
@@ -56,7 +55,7 @@ def share(mode: str, make: Callable[[], WorldActionModel], settings: dict[str, A
     ("mode", "processes", "make", "settings"),
     [
         ("cfg", 2, make_model, {"guidance": 2.0}),
-        ("cfg", 2, make_model, {"guidance": 2.0, "action_only": True, "savings": NO_SAVINGS}),
+        ("cfg", 2, make_model, {"guidance": 2.0, "action_only": True, "savings": Savings.none()}),
         ("context", 2, make_model, {"rules": LoopRules(window_full="slide")}),
         ("cfg+context", 4, wan_like, {"guidance": 2.0}),
     ],

@@ -5,11 +5,19 @@ import sys
 import pytest
 import torch
 from tiny_loops import make_model, make_runtime, see
+from torch import Tensor
 
-from lerobot_wam.runtime.acceleration import AccelerationSettings, accelerate, distance
+from lerobot_wam.bench.measure import distance
+from lerobot_wam.runtime.acceleration import AccelerationSettings, accelerate
 from lerobot_wam.runtime.quantization import is_quantized
+from lerobot_wam.runtime.session import Runtime
 
 FRAME_TOKENS = 4
+
+
+def first_chunk(runtime: Runtime) -> list[tuple[Tensor, Tensor | None]]:
+    dream = runtime.plan([runtime.new_session(0)], [see(0)])[0]
+    return [(dream.actions, dream.latents)]
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +28,9 @@ def torchao() -> None:
 def test_int8_stays_near_float32(torchao: None):
     model = make_model()
     runtime = make_runtime(model)
-    exact = runtime.plan([runtime.new_session(0)], [see(0)])[0]
+    exact = first_chunk(runtime)
     _, lines = accelerate(model, AccelerationSettings(quantization="int8"), FRAME_TOKENS)
-    rounded = runtime.plan([runtime.new_session(0)], [see(0)])[0]
-    found = distance(exact, rounded)
+    found = distance(first_chunk(runtime), exact)
     assert all(0 < error < 0.02 for error in found.values()), found
     # Per block: q, k and v as one, o; q, k, v and o to the text; two of the feed-forward.
     assert lines == [f"quantization int8: {8 * len(model.blocks)} matrices of the blocks, an approximation"]
@@ -62,8 +69,8 @@ def test_a_missing_torchao_names_the_extra(monkeypatch: pytest.MonkeyPatch):
 def test_on_a_gpu_the_others_stay_near_bfloat16(torchao: None, kind: str, bound: float):
     model = make_model(dim=256, ffn_dim=256).to("cuda", torch.bfloat16)
     runtime = make_runtime(model)
-    exact = runtime.plan([runtime.new_session(0)], [see(0)])[0]
+    exact = first_chunk(runtime)
     accelerate(model, AccelerationSettings(quantization=kind), FRAME_TOKENS)
     assert is_quantized(model)
-    found = distance(exact, runtime.plan([runtime.new_session(0)], [see(0)])[0])
+    found = distance(first_chunk(runtime), exact)
     assert all(error < bound for error in found.values()), found

@@ -10,7 +10,8 @@ one activation (2 under bfloat16, else 4):
   two norms, three modulations, q, k, v, attention and projection twice, and the feed-forward layer's two. With gradient
   checkpointing, only the L x D input of each block, and all of that for one block
 - attention mask: L x S x (1 + a), as booleans and as what is added
-- acting: keys and values of the window's frames, 2 x blocks x tokens x D x a, twice with guidance
+- acting: keys and values of the window's frames, of the text and of the picture that starts the window, 2 x blocks x
+  tokens x D x a, twice with guidance
 - frozen components: their files' sizes; the text encoder is counted apart, as it lives on the CPU
 
 It leaves out the CUDA context (about 0.5 GB), the allocator's slack, and the codecs' own activations.
@@ -24,6 +25,8 @@ from lerobot_wam.embodiments.spec import EmbodimentSpec
 
 LORA_RANK = 16
 """LeRobot's default of `--peft.r`."""
+CLIP_TOKENS = 257
+"""Of a picture in CLIP's ViT-H/14: 16 x 16 patches and the class."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,7 @@ def geometry(config: WAMConfig, spec: EmbodimentSpec | None) -> Geometry:
     rows, columns = (1, 1) if spec is None else spec.grid
     height, width = config.image_size
     picture = (rows * height, columns * width)
-    seen = tuple(config.head_resize or picture)
-    latent = (seen[0] // config.codec_patch, seen[1] // config.codec_patch)
+    latent = config.latent_size((rows, columns))
     tokens = math.prod(latent) // config.patch_size**2
     model = config.model_config
     frames, chunks, per_chunk = model.max_frames, config.max_chunks, model.frames_per_chunk
@@ -70,7 +72,7 @@ def geometry(config: WAMConfig, spec: EmbodimentSpec | None) -> Geometry:
     return Geometry(
         view=(height, width),
         picture=picture,
-        network_picture=(seen[0], seen[1]),
+        network_picture=config.head_resize or picture,
         latent=latent,
         frame_tokens=tokens,
         window_frames=frames,
@@ -105,7 +107,9 @@ def memory(
     mask = length * length * (1 + number)
     kept = {"checkpointed": blocks * length * dim * number + block + mask, "plain": blocks * block + mask}
     branches = 1 if config.guidance_scale == 1 else 2
-    cache = 2 * blocks * (sizes.cached_tokens + sizes.chunk_tokens) * dim * number * branches
+    context = config.text_length + (CLIP_TOKENS if config.image_codec == "clip" else 0)
+    remembered = sizes.cached_tokens + sizes.chunk_tokens + context
+    cache = 2 * blocks * remembered * dim * number * branches
     chunk = sizes.chunk_tokens * (18 * dim + 2 * config.ffn_dim) * number
     adapters = adapter_parameters(config) + robot_parameters
     modes = {"full": parameters, "lora": adapters, "heads": robot_parameters}

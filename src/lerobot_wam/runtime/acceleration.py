@@ -12,7 +12,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.linalg import vector_norm
 from torch.nn.attention import sdpa_kernel
 
 from lerobot_wam.model.transformer import Block, SelfAttention
@@ -21,7 +20,6 @@ from lerobot_wam.presets import CHOICES
 from lerobot_wam.runtime.attention import KERNELS, fastest_attention
 from lerobot_wam.runtime.graphs import CudaCapture, Graphs
 from lerobot_wam.runtime.quantization import is_quantized, quantize
-from lerobot_wam.runtime.state import Dream
 
 Pass = Callable[..., tuple[Tensor, ...]]
 BACKEND = "inductor"
@@ -195,21 +193,6 @@ def fuse_projections(model: WorldActionModel) -> None:
     for module in model.modules():
         if isinstance(module, SelfAttention) and all(type(x) is nn.Linear for x in (module.q, module.k, module.v)):
             module.fuse()
-
-
-def distance(reference: Dream, candidate: Dream) -> dict[str, float]:
-    """Return the relative L2 distance of a chunk's actions and of its video from the reference's.
-
-    Args:
-        reference: A chunk dreamed by the eager float32 network.
-        candidate: The same chunk under other settings: same observations, same noise.
-    """
-    pairs = {"action": (reference.actions, candidate.actions), "video": (reference.latents, candidate.latents)}
-    return {
-        name: float(vector_norm(other.double() - one.double()) / vector_norm(one.double()))
-        for name, (one, other) in pairs.items()
-        if one is not None and other is not None  # the video of a chunk that only acts is not finished
-    }
 
 
 def _choose_kernel(

@@ -57,6 +57,11 @@ class Savings:
     skip_last_negative: bool = True
     stream_video: bool = True
 
+    @classmethod
+    def none(cls) -> "Savings":
+        """Return the plain path: everything is computed whenever it is needed."""
+        return cls(**dict.fromkeys(cls.__dataclass_fields__, False))
+
 
 @dataclass(frozen=True)
 class Observation:
