@@ -43,3 +43,24 @@ def check_dataset_argument() -> None:
             f"no dataset {repo_id!r}: {folder} has no meta/info.json, and the Hub has none of that name (or cannot be "
             "reached): set --dataset.root to the folder of a LeRobotDataset v3, or correct --dataset.repo_id"
         )
+
+
+def check_rollout_rate(robot: str, trained: float) -> None:
+    """Refuse `lerobot-rollout` at another number of control steps a second than the policy knows.
+
+    LeRobot tells a policy nothing about `--fps`, whose default is 30: a policy of 10 steps a second would move the arm
+    three times as fast as it was shown.
+
+    Raises:
+        SettingError: One line with the flag to give.
+    """
+    if Path(sys.argv[0]).stem.replace("-", "_") != "lerobot_rollout" or parser.parse_arg("config_path") is not None:
+        return
+    given = parser.parse_arg("fps")
+    asked = 30.0 if given is None else float(given)
+    if asked != trained:
+        raise SettingError(
+            f"--fps is {asked:g}{" (LeRobot's default)" if given is None else ''}, but the policy was trained on "
+            f"{robot!r} at {trained:g} control steps a second: give --fps={trained:g}; with --interpolation_multiplier "
+            "the arm gets more steps in between"
+        )
