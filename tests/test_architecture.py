@@ -22,6 +22,7 @@ FLOORS = {
     "optimizer": 1,  # imports nothing of ours: the config's optimizer preset returns it
     "model_card": 1,  # likewise: the policy's push writes it
     "command_line": 1,
+    "commitment": 1,
     "approximations": 3,
     "presets": 1,
     "weights": 1,
