@@ -162,6 +162,31 @@ def flash_rows(where: str, record: Record) -> list[Row]:
     return [(f"Flash in 1 step, its coupled twin in 8{where}", result, f"{seeds}; {_change(against)}")]
 
 
+def adaptation_rows(arm: str, record: Record) -> list[Row]:
+    """A new arm from minutes of play."""
+    m = record["metrics"]
+    success, seeds = m["success"], m["by_seed"].values()
+    errors = ", ".join(f"{100 * seed['adapted']['below_better_yardstick']:.0f}" for seed in seeds)
+    gain, kept = m["adapted_against_heads_from_scratch"], m["seen_arms"]
+    return [
+        (
+            f"instructed success on a new arm, adapted with 5 minutes of play{arm}",
+            f"{_rate(success['adapted'])}; heads from scratch on the same play {_rate(success['heads_from_scratch'])}",
+            f"{_interval(success['adapted'])}; {_change(gain)}; {len(seeds)} seeds",
+        ),
+        (
+            f"its action error on held-out play{arm}",
+            f"{errors} % below the better of holding still and copying the last motion",
+            f"{len(seeds)} seeds",
+        ),
+        (
+            f"success on the arms known before, afterwards{arm}",
+            f"{100 * kept['before']:.0f} % before, {100 * kept['after']:.0f} % after",
+            f"{_change(kept)}; {len(seeds)} seeds",
+        ),
+    ]
+
+
 @dataclass(frozen=True)
 class Result:
     """A result file.
@@ -189,6 +214,7 @@ FILES = {
     "lossless_cuda": Result("Nothing computed twice, GPU", lossless_rows, " (GPU)", expected=False),
     "lossy_settings": Result("Fewer passes through the network", speed_rows),
     "flash": Result("Flash in one step", flash_rows),
+    "adaptation": Result("A new arm from five minutes of play", adaptation_rows, " (UR5e)"),
     "two_processes": Result("Two processes beside one", process_rows, expected=False),
     "step_cost_cuda": Result("Cost beside ACT and Diffusion Policy, GPU", cost_rows, " (GPU)", expected=False),
     "long_episode_cuda": Result("Cost over a long episode, GPU", episode_rows, " (GPU)", expected=False),
@@ -229,6 +255,8 @@ def results_page(folder: Path) -> str:
         metrics = dict(record["metrics"])
         if result.rows is demo_rows:
             parts += _demo_sections(metrics)
+        if result.rows is adaptation_rows:
+            parts += _adaptation_sections(metrics)
         parts += _sections(metrics)
     return "\n\n".join(parts)
 
@@ -278,6 +306,17 @@ def _demo_sections(metrics: dict[str, Any]) -> list[str]:
         cells = {name: {"successes": t["successes"], "n_episodes": t["episodes"]} for name, t in tasks.items()}
         parts.append(table(("Task", *header[1:]), [(name, _rate(o), _interval(o)) for name, o in cells.items()]))
     return parts
+
+
+def _adaptation_sections(metrics: dict[str, Any]) -> list[str]:
+    """One row per seed and way of adapting; takes what it shows out of `metrics`."""
+    arm, rows = metrics["arm"], []
+    for seed, ways in metrics.pop("by_seed").items():
+        for way in ("adapted", "heads_from_scratch"):
+            found = ways[way]
+            error, still = (found["action_error_share_of_range"][case] for case in ("after", "hold_still"))
+            rows.append((seed, _words(way), f"{100 * error:.1f} %", f"{100 * still:.1f} %", _interval(found)))
+    return [table(("Seed", "Way", "Action error, of the range", "Holding still", f"Instructed success, {arm}"), rows)]
 
 
 def _sections(metrics: Mapping[str, Any]) -> list[str]:
