@@ -115,15 +115,9 @@ class Runtime:
             self.observe(session, observation)
             if not session.queue:
                 due.append((session, observation))
-        going_on = [session for session in sessions if self._goes_on(session)]
-        self._encode_arrived(going_on)
-        self._encode_condition([session for session in going_on if session.queue])
-        if due and self.rules.restart_frame == "official":
-            clips = [s.frames[1:] if len(s.frames) == self.block_frames else [o.frame] for s, o in due]
-            states, tasks = [o.state for _, o in due], [o.task for _, o in due]
-            self.plan_frames([s for s, _ in due], [torch.stack(clip) for clip in clips], states, tasks)
-        elif due:
-            self.plan([session for session, _ in due], [observation for _, observation in due])
+        self.encode_ahead(sessions)
+        if due:
+            self.plan_observed([session for session, _ in due], [observation for _, observation in due])
         for session in sessions:
             session.steps += 1
         return [session.queue.pop(0) for session in sessions]
@@ -133,6 +127,21 @@ class Runtime:
         self._instruct(session, observation.task)
         if session.steps % self.video_stride == 0:
             session.frames.append(observation.frame)
+
+    @torch.no_grad()
+    def encode_ahead(self, sessions: Sequence[Session]) -> None:
+        """Encode what sessions have observed so far, where their next chunks will read it."""
+        going_on = [session for session in sessions if self._goes_on(session)]
+        self._encode_arrived(going_on)
+        self._encode_condition([session for session in going_on if session.queue])
+
+    def plan_observed(self, sessions: Sequence[Session], observations: Sequence[Observation]) -> list[Dream]:
+        """Plan for sessions that observed every control step, up to the newest one, which is given here; see `plan`."""
+        if self.rules.restart_frame == "newest":
+            return self.plan(sessions, observations)
+        seen = list(zip(sessions, observations, strict=True))
+        clips = [torch.stack(s.frames[1:] if len(s.frames) == self.block_frames else [o.frame]) for s, o in seen]
+        return self.plan_frames(sessions, clips, [o.state for o in observations], [o.task for o in observations])
 
     def plan_frames(
         self, sessions: Sequence[Session], clips: Sequence[Tensor], states: Sequence[Tensor], tasks: Sequence[str]
