@@ -31,7 +31,8 @@ def test_reaches_a_point_mass(solver: str, tolerance: float, steps: int) -> None
     torch.manual_seed(0)
     video_target, action_target = torch.randn(VIDEO), torch.randn(ACTION)
     config = SamplerConfig(solver=solver, steps=steps)  # type: ignore[arg-type]
-    video, action = sample_chunk(toward(video_target, action_target), torch.randn(VIDEO), torch.randn(ACTION), config)
+    start = torch.randn(VIDEO), torch.randn(ACTION)
+    video, action, _ = sample_chunk(toward(video_target, action_target), *start, config)
     torch.testing.assert_close(video, video_target, atol=tolerance, rtol=0)
     torch.testing.assert_close(action, action_target, atol=tolerance, rtol=0)
 
@@ -47,7 +48,8 @@ def test_given_modality_is_fed_clean_and_returned(given: str) -> None:
         return field(video, action, video_t, action_t)
 
     start_video, start_action = torch.randn(VIDEO), torch.randn(ACTION)
-    video, action = sample_chunk(velocity, start_video, start_action, SamplerConfig(), given=given)  # type: ignore[arg-type]
+    config = SamplerConfig()
+    video, action, _ = sample_chunk(velocity, start_video, start_action, config, given=given)  # type: ignore[arg-type]
     given_index = 0 if given == "video" else 1
     assert all(times[given_index] == 0 and times[1 - given_index] > 0 for times in seen)
     assert torch.equal(video, start_video) == (given == "video")
@@ -73,8 +75,10 @@ def test_the_last_computed_step_needs_no_guidance_for_actions_alone(computed: st
 
 def test_video_may_stop_early() -> None:
     torch.manual_seed(0)
-    noise = torch.randn(VIDEO)
+    noise, target = torch.randn(VIDEO), torch.randn(VIDEO)
     config = SamplerConfig(video_final_sigma=0.8)
-    video, action = sample_chunk(toward(torch.zeros(VIDEO), torch.zeros(ACTION)), noise, torch.randn(ACTION), config)
-    torch.testing.assert_close(video, 0.8 * noise)
+    start = noise, torch.randn(ACTION)
+    video, action, clean = sample_chunk(toward(target, torch.zeros(ACTION)), *start, config)
+    torch.testing.assert_close(video, 0.8 * noise + 0.2 * target)
     torch.testing.assert_close(action, torch.zeros(ACTION), atol=1e-5, rtol=0)
+    torch.testing.assert_close(clean, target, atol=1e-5, rtol=0)

@@ -22,7 +22,7 @@ def test_only_listed_steps_run_the_network_and_all_move_the_sample(name: str) ->
         return torch.ones(VIDEO), torch.ones(ACTION)
 
     config = SamplerConfig(solver="euler", steps=STATIC_TOTAL, computed_steps=name)
-    video, action = sample_chunk(velocity, torch.zeros(VIDEO), torch.zeros(ACTION), config)
+    video, action, _ = sample_chunk(velocity, torch.zeros(VIDEO), torch.zeros(ACTION), config)
     steps = sorted(STATIC_STEPS.get(name, range(STATIC_TOTAL)))
     assert len(asked) == len(steps) == int(STATIC_TOTAL if name == "all" else name)
     # A constant velocity of 1 moves the sample by its way in sigma, skipped steps included.

@@ -130,7 +130,7 @@ def sample_chunk(
     config: SamplerConfig,
     given: Literal["none", "video", "action"] = "none",
     action_only: bool = False,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Denoise one chunk.
 
     Args:
@@ -142,7 +142,8 @@ def sample_chunk(
         action_only: Whether nobody wants the video: its last computed velocity is then not guided.
 
     Returns:
-        Video latents and normalised actions; a given modality is returned as it came.
+        Video latents and normalised actions, a given modality as it came; and the estimate of the clean video latents,
+        x_sigma - sigma * velocity, which the first are where the video is denoised fully.
     """
     video_solver = make_solver(config, config.video_final_sigma)
     action_solver = make_solver(config)
@@ -166,4 +167,6 @@ def sample_chunk(
             video = video_solver.step(index, video_velocity.at(video_sigma), video)
         if given != "action":
             action = action_solver.step(index, action_velocity.at(action_sigma), action)
-    return video, action
+    if given == "video" or config.video_final_sigma == 0:
+        return video, action, video
+    return video, action, video - video_solver.sigmas[-1] * video_velocity.at(video_sigma)

@@ -5,6 +5,7 @@ Sessions that stand at the same place in their windows are computed as one batch
 generator of its own, so a batch of N equals N runs alone. Imagined video is returned and never enters the cache.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,6 +29,7 @@ from lerobot_wam.runtime.stages import NO_STAGES, Stages
 from lerobot_wam.runtime.state import Branch, Dream, LoopRules, Observation, Savings, Session, Stream
 from lerobot_wam.runtime.stitching import Commitment, Guidance, smooth
 from lerobot_wam.runtime.streaming import encode_arrived, encode_condition, joined_condition, whole_block
+from lerobot_wam.runtime.surprise import Watch, watch
 
 OURS = LoopRules()
 ALL_SAVINGS = Savings()
@@ -52,6 +54,8 @@ class Runtime:
         action_only: Whether nobody wants the video: dreams then hold actions alone.
         stages: Is told what is being computed.
         passes: How the network's passes are run.
+        watching: Is told how far observed latents are from dreamed ones. Every frame is then encoded, also those of
+            chunks behind which the window starts anew; it needs `savings.stream_video`.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Runtime:
         action_only: bool = False,
         stages: Stages = NO_STAGES,
         passes: Passes = EAGER,
+        watching: Watch | None = None,
     ) -> None:
         self.model = model
         self.video_codec = video_codec
@@ -86,6 +91,7 @@ class Runtime:
         self.action_only = action_only
         self.stages = stages
         self.passes = passes
+        self.watching = watching
         self.parallel: Parallel | None = None  # see `Parallel.share`
         self.prompts = slice(0, 1 if sampler.guidance == 1.0 else 2)  # of (task, negative prompt)
         self.block_frames = 1 + model.config.frames_per_chunk * video_codec.temporal_stride
@@ -110,12 +116,10 @@ class Runtime:
         Returns:
             The action [A] of each session, in physical units.
         """
-        due = []
         for session, observation in zip(sessions, observations, strict=True):
             self.observe(session, observation)
-            if not session.queue:
-                due.append((session, observation))
         self.encode_ahead(sessions)
+        due = [(s, o) for s, o in zip(sessions, observations, strict=True) if not s.queue]
         if due:
             self.plan_observed([session for session, _ in due], [observation for _, observation in due])
         for session in sessions:
@@ -131,6 +135,7 @@ class Runtime:
     @torch.no_grad()
     def encode_ahead(self, sessions: Sequence[Session]) -> None:
         """Encode what sessions have observed so far, where their next chunks will read it."""
+        self._watch(sessions)
         going_on = [session for session in sessions if self._goes_on(session)]
         self._encode_arrived(going_on)
         self._encode_condition([session for session in going_on if session.queue])
@@ -198,8 +203,10 @@ class Runtime:
             The dream of each session.
         """
         groups: dict[int, list[int]] = defaultdict(list)
-        for index, (session, observation) in enumerate(zip(sessions, observations, strict=True)):
+        for session, observation in zip(sessions, observations, strict=True):
             self._instruct(session, observation.task)
+        self._watch(sessions)
+        for index, session in enumerate(sessions):
             groups[self._place(session)].append(index)
         dreams: dict[int, Dream] = {}
         for place, indices in groups.items():
@@ -215,8 +222,11 @@ class Runtime:
             )
             dreams.update(zip(indices, made, strict=True))
         for index, session in enumerate(sessions):
+            if session.held is not None:
+                dreams[index] = replace(dreams[index], actions=session.held.expand(self.chunk_steps, -1))
             session.dream = dreams[index]
-            session.queue = list(dreams[index].actions[: execute_steps or self.execute_steps])
+            planned = execute_steps or math.ceil(self.execute_steps / (2 if session.cautious else 1))
+            session.queue = list(session.dream.actions[:planned])
             session.begin_block([observations[index].frame])
             session.steps = 0
             session.chunks += 1
@@ -238,7 +248,7 @@ class Runtime:
 
     def _instruct(self, session: Session, task: str) -> None:
         if task != session.task:
-            session.task, session.instructed, session.queue = task, False, []
+            session.task, session.instructed, session.queue, session.held = task, False, [], None
             session.end_window()
 
     def _place(self, session: Session) -> int:
@@ -263,6 +273,13 @@ class Runtime:
         """Whether the next chunk will read the frames since the last one; a new window reads the newest alone."""
         whole = self.execute_steps == self.chunk_steps and self.rules.restart_frame == "newest"
         return whole and self._next_place(session) > 1
+
+    def _watch(self, sessions: Sequence[Session]) -> None:
+        """Compare what sessions saw with what they dreamed, as far as it is not yet done."""
+        if self.watching is not None:
+            dreamt = [session for session in sessions if session.dream is not None]
+            self._encode_arrived(dreamt)
+            watch(dreamt, self.watching)
 
     def _encode_arrived(self, sessions: list[Session]) -> None:
         if self.savings.stream_video and sessions:
@@ -412,7 +429,7 @@ class Runtime:
                 denoiser.observe()
         with self.stages("denoise"):
             skip = self.action_only and self.savings.skip_last_negative
-            latents, actions = sample_chunk(velocity, video, action, self.sampler, given, skip)
+            latents, actions, expected = sample_chunk(velocity, video, action, self.sampler, given, skip)
         for row, session in enumerate(group):
             session.branch = denoiser.branch if batch == 1 else denoiser.branch.pick(self._rows_of(row))
         dreams = []
@@ -421,7 +438,7 @@ class Runtime:
             if self.rules.smoothing:
                 absolute = smooth(absolute, [dimension.gripper for dimension in rows.spaces[row].spec.action])
             video_latents = None if self.action_only else latents[row]
-            dreams.append(Dream(absolute, video_latents, place == 1, observation.frame))
+            dreams.append(Dream(absolute, video_latents, place == 1, observation.frame, expected[row]))
         return dreams
 
     def _noise(self, session: Session, shape: tuple[int, ...]) -> Tensor:

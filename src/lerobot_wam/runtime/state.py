@@ -87,12 +87,15 @@ class Dream:
         latents: Imagined video latents [C, F, h, w]; None where only actions were asked for.
         starts_window: Whether the window was restarted on the newest frame for this chunk.
         anchor_frame: The observed frame that the chunk starts from, [3, H, W].
+        expected: Estimate of the clean latents that will be observed, [C, F, h, w], however much noise is left in
+            `latents`; without guidance where only actions were asked for.
     """
 
     actions: Tensor
     latents: Tensor | None
     starts_window: bool
     anchor_frame: Tensor
+    expected: Tensor
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,12 @@ class Stream:
     Attributes:
         latents: Latent frames so far, [1, C, 1, h, w] each.
         state: What the codec remembers of them; None before the first.
+        compared: How many, after the first, were compared with what had been dreamed.
     """
 
     latents: list[Tensor] = field(default_factory=list)
     state: VideoState | None = None
+    compared: int = 0
 
 
 @dataclass(eq=False)
@@ -150,6 +155,10 @@ class Session:
         queue: Actions of the current chunk that are still to be executed, [A] each.
         dream: The newest chunk.
         chunks: Chunks computed so far.
+        surprise: How far the newest latent frame that was compared was from the dreamed one, 1 at the calibrated
+            threshold; None before the first, and without a calibration.
+        cautious: Whether only half of a chunk's actions are to be executed.
+        held: The command [A] with which the robot stands still until a person has taken over; None while it acts.
     """
 
     generator: torch.Generator
@@ -164,6 +173,9 @@ class Session:
     queue: list[Tensor] = field(default_factory=list)
     dream: Dream | None = None
     chunks: int = 0
+    surprise: float | None = None
+    cautious: bool = False
+    held: Tensor | None = None
 
     def end_window(self) -> None:
         """Forget what was observed; the next chunk starts a window, in the same storage."""
