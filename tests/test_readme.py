@@ -5,8 +5,6 @@ import importlib.util
 import json
 import os
 import re
-import shlex
-import string
 import subprocess
 import sys
 import typing
@@ -17,6 +15,7 @@ from typing import Any
 
 import draccus
 import pytest
+import shell_commands
 from lerobot.configs import parser
 from lerobot.configs.eval import EvalPipelineConfig
 from lerobot.configs.train import TrainPipelineConfig
@@ -62,7 +61,6 @@ CHOSEN = {
     "teleop": WAMSimExpertConfig,
     "inference": RTCInferenceConfig,
 }
-ASSIGNMENT = re.compile(r"(\w+)=(?:\$\{\w+:-(?P<default>[^}]*)\}|(?P<value>\S+))")
 
 
 def load_module(path: Path) -> ModuleType:
@@ -89,16 +87,10 @@ def shell_texts() -> Iterator[tuple[str, str]]:
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
-    """Every command in them, with variables replaced by what they are set to above it."""
+    """Every command in them."""
     for where, text in shell_texts():
-        variables: dict[str, str] = {}
-        for line in text.replace("\\\n", " ").splitlines():
-            words = shlex.split(string.Template(line).safe_substitute(variables), comments=True)
-            assignment = ASSIGNMENT.fullmatch(line)
-            if assignment:
-                variables[assignment[1]] = assignment["default"] or assignment["value"]
-            elif words:
-                yield where, words[words.index("--no-python") + 1 :] if words[0] == "torchrun" else words
+        for words in shell_commands.commands(text):
+            yield where, words[words.index("--no-python") + 1 :] if words[0] == "torchrun" else words
 
 
 def commands_of(program: str) -> list[Any]:
@@ -135,7 +127,7 @@ def test_lerobot_wam_parses(words: list[str], monkeypatch: pytest.MonkeyPatch, t
     if words[0] == "embodiment":
         assert all(word.startswith("--robot.") for word in passed_on)  # each driver has its own
     else:
-        check_flags("lerobot-train", passed_on, monkeypatch, tmp_path)
+        check_flags("lerobot-rollout" if words[0] == "drive" else "lerobot-train", passed_on, monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize("program", PIPELINES)
