@@ -162,6 +162,18 @@ def flash_rows(where: str, record: Record) -> list[Row]:
     return [(f"Flash in 1 step, its coupled twin in 8{where}", result, f"{seeds}; {_change(against)}")]
 
 
+def latency_rows(where: str, record: Record) -> list[Row]:
+    """Chunks that come late: standing still meanwhile, or going on."""
+    ways = record["metrics"]["by_way_and_latency_ms"]
+    rows = []
+    for latency in next(iter(ways.values())):
+        cells = {way: found[latency] for way, found in ways.items()}
+        each = (f"{way} {_rate(cell)} ({_number(cell['jerk_rad_per_s3'])} rad/s³)" for way, cell in cells.items())
+        count = next(iter(cells.values()))["n_episodes"]
+        rows.append((f"success (and jerk) with chunks {latency} ms late{where}", ", ".join(each), f"{count} each"))
+    return rows
+
+
 def adaptation_rows(arm: str, record: Record) -> list[Row]:
     """A new arm from minutes of play."""
     m = record["metrics"]
@@ -214,6 +226,7 @@ FILES = {
     "lossless_cuda": Result("Nothing computed twice, GPU", lossless_rows, " (GPU)", expected=False),
     "lossy_settings": Result("Fewer passes through the network", speed_rows),
     "flash": Result("Flash in one step", flash_rows),
+    "injected_latency": Result("Chunks that come late", latency_rows),
     "adaptation": Result("A new arm from five minutes of play", adaptation_rows, " (UR5e)"),
     "two_processes": Result("Two processes beside one", process_rows, expected=False),
     "step_cost_cuda": Result("Cost beside ACT and Diffusion Policy, GPU", cost_rows, " (GPU)", expected=False),
@@ -257,6 +270,8 @@ def results_page(folder: Path) -> str:
             parts += _demo_sections(metrics)
         if result.rows is adaptation_rows:
             parts += _adaptation_sections(metrics)
+        if result.rows is latency_rows:
+            parts += _latency_sections(metrics)
         parts += _sections(metrics)
     return "\n\n".join(parts)
 
@@ -306,6 +321,19 @@ def _demo_sections(metrics: dict[str, Any]) -> list[str]:
         cells = {name: {"successes": t["successes"], "n_episodes": t["episodes"]} for name, t in tasks.items()}
         parts.append(table(("Task", *header[1:]), [(name, _rate(o), _interval(o)) for name, o in cells.items()]))
     return parts
+
+
+def _latency_sections(metrics: dict[str, Any]) -> list[str]:
+    """One row per latency and way; takes what it shows out of `metrics`."""
+    ways, rows = metrics.pop("by_way_and_latency_ms"), []
+    for latency in next(iter(ways.values())):
+        for way, found in ways.items():
+            cell = found[latency]
+            moved = _change(cell["against_synchronous"]) if "against_synchronous" in cell else ""
+            waited = f"{100 * cell['waited_share']:.0f} %"
+            rows.append((f"{latency} ms", way, _interval(cell), moved, _number(cell["jerk_rad_per_s3"]), waited))
+    header = ("Latency", "Way", "Success", "Against synchronous, paired", "Jerk, rad/s³", "Steps without an action")
+    return [table(header, rows)]
 
 
 def _adaptation_sections(metrics: dict[str, Any]) -> list[str]:
