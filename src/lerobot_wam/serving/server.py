@@ -21,6 +21,7 @@ from lerobot_wam.serving import dashboard
 from lerobot_wam.serving.engine import Engine
 from lerobot_wam.serving.metrics import Metrics
 from lerobot_wam.serving.monitor import Monitor
+from lerobot_wam.serving.openpi import Openpi
 from lerobot_wam.serving.protocol import PATH, ProtocolError
 from lerobot_wam.serving.robots import Robots
 from lerobot_wam.serving.settings import ServeSettings
@@ -49,7 +50,10 @@ class Server:
         self.engine = Engine(policy, settings, self.metrics)
         self.robots = Robots(self)
         self._listener: Listener | None = None
-        self._sockets: dict[str, Callable[[ServerConnection], Awaitable[None]]] = {PATH: self.robots.serve}
+        self._sockets: dict[str, Callable[[ServerConnection], Awaitable[None]]] = {
+            PATH: self.robots.serve,
+            "/": Openpi(self).serve,
+        }
         self._pages: dict[str, Callable[[], Response]] = {
             "/healthz": lambda: _text(HTTPStatus.OK, "alive"),
             "/readyz": self._readiness,
@@ -86,6 +90,7 @@ class Server:
             max_size=settings.limits.message_bytes,
             max_queue=2,
             open_timeout=settings.handshake_timeout,
+            ssl_handshake_timeout=None if tls is None else settings.handshake_timeout,
             close_timeout=settings.send_timeout,
             ping_interval=_PING,
             ping_timeout=_PING,
@@ -147,7 +152,7 @@ class Server:
         path, presented = _path(request), " ".join(request.headers.get_all("Authorization"))
         is_socket = "websocket" in " ".join(request.headers.get_all("Upgrade")).lower()
         is_open = path in (self._open_sockets if is_socket else self._open_pages)
-        if not is_open and not self.authorized(presented.removeprefix("Bearer ")):
+        if not is_open and not self.authorized(presented.removeprefix("Bearer ").removeprefix("Api-Key ")):
             return self._refused(HTTPStatus.UNAUTHORIZED, "send the header 'Authorization: Bearer TOKEN'")
         if not is_socket:
             if path in self._pages:
