@@ -26,7 +26,9 @@ FLOORS = {
     "approximations": 3,
     "presets": 1,
     "weights": 1,
+    "guard.settings": 1,  # the configuration has them
     "configuration_wam": 2,
+    "guard": 2,
     "data": 2,
     "drivers": 2,  # may import LeRobot, unlike embodiments
     "adoption": 3,
@@ -47,7 +49,7 @@ FLOORS = {
     "plugin": 7,
     "cli": 8,
 }
-PURE_TORCH = {"model", "diffusion", "codecs", "embodiments"}  # and runtime.session
+PURE_TORCH = {"model", "diffusion", "codecs", "embodiments", "guard"}  # and runtime.session
 HEAVY = {"diffusers", "transformers", "mujoco", "peft", "imageio", "torchvision"}
 MAX_LINES = 450
 

@@ -97,6 +97,28 @@ class BatchReader:
         """Of the robot that acts."""
         return self.spaces[self.category]
 
+    def recognise_robot(self, batch: dict[str, Any]) -> None:
+        """Find the robot that observes, where the checkpoint knows several and the configuration names none.
+
+        Raises:
+            ValueError: None fits what is observed, or several do.
+        """
+        names = list(self.config.embodiments)
+        if len(names) == 1 or self.config.embodiment in names:
+            return
+        width = batch[STATE].shape[-1] if batch.get(STATE) is not None else 0
+        fitting = [
+            index
+            for index, space in enumerate(self.spaces)
+            if space.spec.action and len(space.spec.state) == width and all(c.key in batch for c in space.spec.cameras)
+        ]
+        if len(fitting) != 1:
+            raise ValueError(
+                f"{len(fitting)} of this checkpoint's embodiments have these cameras and {width} states: say which one "
+                f"acts with --policy.embodiment={'|'.join(names)}"
+            )
+        self.category = fitting[0]
+
     @property
     def frame_tokens(self) -> int:
         """Tokens of one latent frame of the acting robot's tiled picture."""

@@ -9,6 +9,7 @@ from lerobot.optim import AdamWConfig, LRSchedulerConfig, OptimizerConfig
 from lerobot_wam.codecs.video import CONDITION_MASK_CHANNELS
 from lerobot_wam.command_line import SettingError, check_dataset_argument, check_rollout_rate
 from lerobot_wam.embodiments.spec import FRAMES_PER_LATENT, LATENTS_PER_CHUNK, load_embodiment
+from lerobot_wam.guard.settings import GuardSettings
 from lerobot_wam.model.config import ModelConfig, VisualSummaryConfig
 from lerobot_wam.optimizer import FlatThenLinearSchedulerConfig, MuonAdamWConfig
 from lerobot_wam.presets import CHOICES, COMPAT, PRESETS, SPEEDS
@@ -138,6 +139,12 @@ class WAMConfig(PreTrainedConfig):
         quantization: Kind of the blocks' matrix products in closed loop: "none", "fp8", "int8" or "int4".
         attention: Kernel of the attention in closed loop: "auto" is the fastest one measured on a CUDA device and
             torch's choice elsewhere; or "cudnn", "flash", "efficient" or "math".
+        guard: What the last step before the robot does with an action that is not finite, of another form or too late:
+            "hold" the last command, "ramp" down to a stop, or "none", which checks nothing. Positions are clipped to
+            the embodiment's limits, and changes to its `max_rate`, in both of the former.
+        guard_max_age_s: Seconds that an action may be late on a robot: the time since the observation that its chunk
+            was computed from, less the action's place in the chunk. None for any.
+        guard_patience: Faults in a row, lateness apart, that are held; one more ends the run.
         save_predicted_video: Let `lerobot-eval` write the imagined video beside the real one.
     """
 
@@ -236,6 +243,9 @@ class WAMConfig(PreTrainedConfig):
     passes: str = "eager"
     quantization: str = "none"
     attention: str = "auto"
+    guard: str = "hold"
+    guard_max_age_s: float | None = 3.0
+    guard_patience: int = 10
     save_predicted_video: bool = False
 
     # `lerobot-rollout` puts its RTCConfig here after loading. No field: it is not saved, and importing its type
@@ -340,7 +350,7 @@ class WAMConfig(PreTrainedConfig):
                 f"unknown embodiment {self.embodiment!r}: this checkpoint knows {', '.join(self.embodiments)}"
             )
         try:
-            _ = self.model_config
+            _ = self.model_config, self.guard_settings
         except ValueError as error:
             raise SettingError(str(error)) from error
 
@@ -363,6 +373,11 @@ class WAMConfig(PreTrainedConfig):
         """Height and width of a latent frame of a picture that is tiled of `grid` rows and columns of views."""
         height, width = self.head_resize or (grid[0] * self.image_size[0], grid[1] * self.image_size[1])
         return height // self.codec_patch, width // self.codec_patch
+
+    @property
+    def guard_settings(self) -> GuardSettings:
+        """What the guard does."""
+        return GuardSettings(self.guard, self.guard_max_age_s, self.guard_patience)
 
     @property
     def model_config(self) -> ModelConfig:

@@ -31,11 +31,12 @@ from lerobot_wam.embodiments.action_space import ActionSpace
 from lerobot_wam.embodiments.resolve import load_stored_embodiment
 from lerobot_wam.embodiments.spec import FRAMES_PER_LATENT
 from lerobot_wam.frozen import FrozenCodecs, embed_components, resolve_embedded
+from lerobot_wam.guard.note import NOTE, Answer, Note
 from lerobot_wam.launching import refuse_quantization, settle_average, settle_sharding
 from lerobot_wam.model.transformer import Block
 from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.model_card import data_row, generate_card, robot_rows, training_rows
-from lerobot_wam.optimizer import MuonAdamWConfig, split_parameters
+from lerobot_wam.optimizer import parameter_groups
 from lerobot_wam.runtime.acceleration import AccelerationSettings, Passes, accelerate
 from lerobot_wam.runtime.quantization import is_quantized
 from lerobot_wam.runtime.session import Runtime
@@ -119,6 +120,7 @@ class WAMPolicy(PreTrainedPolicy):
         self.savings = Savings()
         self.last_predicted_latents: Tensor | None = None
         self.init_rtc_processor()
+        self._episode = 0
         self.reset()
 
     @property
@@ -196,21 +198,8 @@ class WAMPolicy(PreTrainedPolicy):
         """
         refuse_quantization(self.config)
         named = {name: p for name, p in self.named_parameters() if p.requires_grad}
-        heads = {name: p for name, p in named.items() if is_per_robot(name)}
-        trunk = {name: p for name, p in named.items() if name not in heads}
-        own_rate = {} if self.config.heads_lr is None else {"lr": self.config.heads_lr}
-        if self.config.optimizer == "muon_adamw":
-            if not own_rate:
-                return named
-            groups = split_parameters(trunk.items(), MuonAdamWConfig().muon_modules)
-            groups.append({"params": list(heads.values()), "use_muon": False, **own_rate})
-        else:
-            groups = [
-                {"params": [p for p in trunk.values() if p.ndim > 1]},
-                {"params": [p for p in trunk.values() if p.ndim <= 1], "weight_decay": 0.0},
-                {"params": list(heads.values()), "weight_decay": 0.0, **own_rate},
-            ]
-        return [group for group in groups if group["params"]]
+        heads = {name for name in named if is_per_robot(name)}
+        return parameter_groups(named, heads, self.config.heads_lr, muon=self.config.optimizer == "muon_adamw")
 
     def update(self) -> None:
         """Count the optimizer step and move the weight average; LeRobot calls it after every step."""
@@ -268,17 +257,28 @@ class WAMPolicy(PreTrainedPolicy):
     def reset(self) -> None:
         """Forget all sessions: a new episode begins."""
         self._sessions: list[Session] = []
+        self._planned: list[float] = []  # when each session's chunk was planned, by the clock of the notes
+        self._episode += 1
         self.last_predicted_latents = None
 
     @torch.no_grad()
     def select_action(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         """Advance every environment by one step in closed loop; returns absolute physical actions [B, A]."""
         observations, runtime, config = self._observations(batch), self.runtime, self.config
+        note = batch.get(NOTE) or Note()
         if len(self._sessions) != len(observations):
             self._sessions = self._new_sessions(runtime, len(observations))
+            self._planned = [note.time] * len(observations)
+        for refused in (self._sessions[row] for row in note.replan):
+            refused.queue = []
+            refused.end_window()  # what was refused may have come from what is in its cache
         first = self._sessions[0]
         chunks = first.chunks
         actions = runtime.act(self._sessions, observations)
+        places = [session.steps - 1 for session in self._sessions]
+        self._planned = [note.time if place == 0 else at for place, at in zip(places, self._planned, strict=True)]
+        fps = self.reader.space.spec.fps
+        self._answer(note, [at + place / fps for place, at in zip(places, self._planned, strict=True)])
         self.codecs.rest()
         dream = first.dream
         if config.save_predicted_video and first.chunks > chunks and dream is not None and dream.latents is not None:
@@ -312,7 +312,7 @@ class WAMPolicy(PreTrainedPolicy):
         Under `config.rtc_config` the chunk agrees with `prev_chunk_left_over` [n, A] or [B, n, A], the old chunk's
         rest, of which `inference_delay` actions are executed before the new chunk is in use.
         """
-        observations, runtime = self._observations(batch), self.runtime
+        observations, runtime, note = self._observations(batch), self.runtime, batch.get(NOTE) or Note()
         commitments = None
         if prev_chunk_left_over is not None and self.rtc_processor is not None:
             asked = inference_delay, runtime.chunk_steps, self.rtc_processor
@@ -320,6 +320,7 @@ class WAMPolicy(PreTrainedPolicy):
             commitments = [Commitment.of_lerobot(rest, *asked) for rest in rests]
         sessions = self._new_sessions(runtime, len(observations))
         dreams = runtime.plan(sessions, observations, commitments=commitments)
+        self._answer(note, [note.time] * len(observations))
         self.codecs.rest()
         return torch.stack([dream.actions for dream in dreams])
 
@@ -332,26 +333,12 @@ class WAMPolicy(PreTrainedPolicy):
     def _new_sessions(self, runtime: Runtime, count: int) -> list[Session]:
         return [runtime.new_session(self.config.seed + index, self.category) for index in range(count)]
 
-    def _recognise_robot(self, batch: dict[str, Any]) -> None:
-        """Find the robot that observes, where the checkpoint knows several and the configuration names none."""
-        names = list(self.config.embodiments)
-        if len(names) == 1 or self.config.embodiment in names:
-            return
-        width = batch[STATE].shape[-1] if batch.get(STATE) is not None else 0
-        fitting = [
-            index
-            for index, space in enumerate(self.action_spaces)
-            if space.spec.action and len(space.spec.state) == width and all(c.key in batch for c in space.spec.cameras)
-        ]
-        if len(fitting) != 1:
-            raise ValueError(
-                f"{len(fitting)} of this checkpoint's embodiments have these cameras and {width} states: say which one "
-                f"acts with --policy.embodiment={'|'.join(names)}"
-            )
-        self.reader.category = fitting[0]
+    def _answer(self, note: Note, due: list[float]) -> None:
+        """Tell the guard about the actions that are returned: see `Answer`."""
+        note.answer = Answer(self.reader.space.spec, self.config.guard_settings, self._episode, due)
 
     def _observations(self, batch: dict[str, Any]) -> list[Observation]:
-        self._recognise_robot(batch)
+        self.reader.recognise_robot(batch)
         spec = self.reader.space.spec
         if not spec.action:
             raise ValueError(f"embodiment {spec.name!r} has no actions, only video: this policy can dream, not act")

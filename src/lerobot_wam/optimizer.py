@@ -3,7 +3,7 @@
 LeRobot knows both configs, as ``--optimizer.type=muon_adamw`` and ``--scheduler.type=flat_then_linear``.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,6 +145,37 @@ class MuonAdamWConfig(OptimizerConfig):
                 "eps": self.eps,
             },
         )
+
+
+def parameter_groups(
+    named: Mapping[str, nn.Parameter], heads: Collection[str], heads_lr: float | None, muon: bool
+) -> Mapping[str, nn.Parameter] | list[ParamGroup]:
+    """Sort a policy's parameters: all but matrices, and the weights of single robots, do not decay.
+
+    Args:
+        named: Trainable parameters by name.
+        heads: Names of the weights of single robots.
+        heads_lr: Their learning rate; None is that of the others.
+        muon: For `MuonAdamWConfig`, else for AdamW.
+
+    Returns:
+        Groups; for Muon without a rate of the heads' own the parameters themselves, which it sorts by name.
+    """
+    own_rate = {} if heads_lr is None else {"lr": heads_lr}
+    robots = [parameter for name, parameter in named.items() if name in heads]
+    trunk = {name: parameter for name, parameter in named.items() if name not in heads}
+    if muon:
+        if not own_rate:
+            return named
+        groups = split_parameters(trunk.items(), MuonAdamWConfig().muon_modules)
+        groups.append({"params": robots, "use_muon": False, **own_rate})
+    else:
+        groups = [
+            {"params": [p for p in trunk.values() if p.ndim > 1]},
+            {"params": [p for p in trunk.values() if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": robots, "weight_decay": 0.0, **own_rate},
+        ]
+    return [group for group in groups if group["params"]]
 
 
 @LRSchedulerConfig.register_subclass("flat_then_linear")

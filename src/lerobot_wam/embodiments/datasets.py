@@ -68,7 +68,12 @@ def derive_embodiment(
     )
     state_names = {dimension.name for dimension in state}
     action = tuple(
-        Dimension(name=name, relative=name in state_names and not _is_gripper(name), gripper=_is_gripper(name))
+        Dimension(
+            name=name,
+            relative=name in state_names and not _is_gripper(name),
+            gripper=_is_gripper(name),
+            rest=0.0 if name.endswith(".vel") else None,  # LeRobot's name for a velocity
+        )
         for name in _dimension_names(features, ACTION, "action")
     )
     return EmbodimentSpec(

@@ -78,6 +78,10 @@ class Dimension:
         high: upper limit in that unit.
         relative: (actions) the model sees action minus the same-named state at the chunk's start.
         gripper: a gripper opening, which has its own normalisation mode.
+        max_rate: (actions) largest change per second in that unit, None for no limit. The guard spreads it over the
+            control steps.
+        rest: (actions) the value at which a velocity or a delta stands still, usually 0; None for a position, which
+            stands where it is.
     """
 
     name: str
@@ -86,8 +90,12 @@ class Dimension:
     high: float | None = None
     relative: bool = False
     gripper: bool = False
+    max_rate: float | None = None
+    rest: float | None = None
 
     def __post_init__(self) -> None:
+        if self.max_rate is not None and self.max_rate <= 0:
+            raise ValueError(f"dimension {self.name!r} has max_rate={self.max_rate}, expected more than 0 per second")
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError(f"dimension {self.name!r} has low={self.low}, high={self.high}: low must be below high")
 
