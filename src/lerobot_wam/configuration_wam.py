@@ -145,6 +145,10 @@ class WAMConfig(PreTrainedConfig):
         guard_max_age_s: Seconds that an action may be late on a robot: the time since the observation that its chunk
             was computed from, less the action's place in the chunk. None for any.
         guard_patience: Faults in a row, lateness apart, that are held; one more ends the run.
+        surprise: Filled by `lerobot-wam calibrate`: embodiment -> what its dreams usually miss by (`Calibration`).
+        on_surprise: What follows where reality is farther from the dream than the calibrated threshold: "ignore"; to
+            "shorten" the chunks to half until it is calm; to "replan" at once; or to "hand_over", which holds the last
+            command until a person takes over.
         save_predicted_video: Let `lerobot-eval` write the imagined video beside the real one.
     """
 
@@ -246,6 +250,8 @@ class WAMConfig(PreTrainedConfig):
     guard: str = "hold"
     guard_max_age_s: float | None = 3.0
     guard_patience: int = 10
+    surprise: dict[str, Any] = field(default_factory=dict)
+    on_surprise: Literal["ignore", "shorten", "replan", "hand_over"] = "ignore"
     save_predicted_video: bool = False
 
     # `lerobot-rollout` puts its RTCConfig here after loading. No field: it is not saved, and importing its type

@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import ModelCard, save_torch_state_dict, snapshot_download
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.policies.rtc.modeling_rtc import RTCProcessor
+from lerobot.utils.constants import POLICY_POSTPROCESSOR_DEFAULT_NAME
 from lerobot.utils.device_utils import resolve_safetensors_device
 from torch import Tensor
 
@@ -25,7 +26,6 @@ from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.data.batch import SOURCE, STATE, SourceLosses
 from lerobot_wam.data.windows import latent_frame_mask, real_chunks
 from lerobot_wam.diffusion.objective import ObjectiveConfig, ragged_joint_loss
-from lerobot_wam.diffusion.sampler import SamplerConfig
 from lerobot_wam.diffusion.schedule import NoiseConfig
 from lerobot_wam.embodiments.action_space import ActionSpace
 from lerobot_wam.embodiments.resolve import load_stored_embodiment
@@ -38,15 +38,17 @@ from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.model_card import data_row, generate_card, robot_rows, training_rows
 from lerobot_wam.optimizer import parameter_groups
 from lerobot_wam.runtime.acceleration import AccelerationSettings, Passes, accelerate
+from lerobot_wam.runtime.configured import alarm, loop_rules, sampler_config
 from lerobot_wam.runtime.quantization import is_quantized
 from lerobot_wam.runtime.session import Runtime
-from lerobot_wam.runtime.state import LoopRules, Observation, Savings, Session
+from lerobot_wam.runtime.state import Observation, Savings, Session
 from lerobot_wam.runtime.stitching import Commitment
 from lerobot_wam.weights import is_per_robot, read_weights, replaced
 
 logger = logging.getLogger(__name__)
 
-_CHECKPOINT_FILES = ["config.json", "model*.safetensors*", "*_codec/*"]
+_POSTPROCESSOR = f"{POLICY_POSTPROCESSOR_DEFAULT_NAME}.json"
+_CHECKPOINT_FILES = ["config.json", "model*.safetensors*", "*_codec/*", _POSTPROCESSOR]
 _DOWNLOAD_OPTIONS = ("cache_dir", "force_download", "token", "local_files_only")
 
 
@@ -118,6 +120,7 @@ class WAMPolicy(PreTrainedPolicy):
         )
         self._source_losses = SourceLosses([source["name"] for source in config.mixture.get("datasets", [])])
         self.savings = Savings()
+        self.alarm = alarm(config, self.action_spaces)
         self.last_predicted_latents: Tensor | None = None
         self.init_rtc_processor()
         self._episode = 0
@@ -154,27 +157,15 @@ class WAMPolicy(PreTrainedPolicy):
             self.video_codec,
             self.text_codec,
             self.action_spaces,
-            SamplerConfig(
-                config.solver,
-                config.num_inference_steps,
-                guidance=config.guidance_scale,
-                video_final_sigma=config.video_final_sigma,
-                computed_steps=config.computed_steps,
-                skipped_steps=config.skipped_steps,
-            ),
+            sampler_config(config),
             config.video_stride,
             config.n_action_steps,
             config.negative_prompt,
             self.codecs.image,
-            rules=LoopRules(
-                window_full=config.window_full,
-                restart_frame=config.restart_frame,
-                noise_stream=config.noise_stream,
-                padded_actions=config.padded_actions,
-                smoothing=config.smoothing,
-            ),
+            rules=loop_rules(config),
             savings=replace(self.savings, remember_context=self.savings.remember_context and whole),
             passes=self.passes,
+            watching=self.alarm,
         )
 
     @cached_property
@@ -272,9 +263,14 @@ class WAMPolicy(PreTrainedPolicy):
         for refused in (self._sessions[row] for row in note.replan):
             refused.queue = []
             refused.end_window()  # what was refused may have come from what is in its cache
-        first = self._sessions[0]
+        first, helped = self._sessions[0], self.wants_help
         chunks = first.chunks
         actions = runtime.act(self._sessions, observations)
+        if self.wants_help and not helped:
+            logger.warning(
+                "what happens is not what was dreamed: the robot holds its last command until a person takes over "
+                "(lerobot-rollout --strategy.type=dagger: space, then tab) or the episode ends"
+            )
         places = [session.steps - 1 for session in self._sessions]
         self._planned = [note.time if place == 0 else at for place, at in zip(places, self._planned, strict=True)]
         fps = self.reader.space.spec.fps
@@ -290,6 +286,11 @@ class WAMPolicy(PreTrainedPolicy):
             self.last_predicted_latents = latents
         return torch.stack(actions)
 
+    @property
+    def wants_help(self) -> bool:
+        """Whether a robot holds still until a person takes over: see `on_surprise`."""
+        return any(session.held is not None for session in self._sessions)
+
     def supports_rtc(self) -> bool:
         """Whether chunks can be sampled to go on from the one that is executed: LeRobot's real-time chunking."""
         return True
@@ -300,6 +301,8 @@ class WAMPolicy(PreTrainedPolicy):
         self.rtc_processor = None if rtc is None or not rtc.enabled else RTCProcessor(rtc)
         if self.rtc_processor is not None:
             logger.info("real-time chunking: the clean estimate's gradient is taken to be one, an approximation")
+            if self.config.on_surprise != "ignore":
+                logger.warning("real-time chunking shows the policy one frame a chunk: on_surprise compares nothing")
 
     @torch.no_grad()
     def predict_action_chunk(
@@ -424,6 +427,9 @@ class WAMPolicy(PreTrainedPolicy):
         if not Path(folder).is_dir():
             options = {name: kwargs.pop(name) for name in _DOWNLOAD_OPTIONS if name in kwargs}
             folder = snapshot_download(str(folder), revision=revision, allow_patterns=_CHECKPOINT_FILES, **options)
+        saved = Path(folder) / _POSTPROCESSOR
+        if saved.is_file() and "wam_guard" not in saved.read_text(encoding="utf-8"):
+            logger.warning(f"{saved} has NO GUARD, no action is checked before a robot gets it: write it anew, see docs")
         policy = super().from_pretrained(folder, weights_follow=True, **kwargs)
         resolve_embedded(policy.config, Path(folder))
         return policy
