@@ -9,8 +9,8 @@ GET /healthz, /readyz and /metrics (Prometheus) answer at the same port. Ctrl-C 
 
 examples:
   lerobot-wam serve --policy.path=outputs/train/checkpoints/last/pretrained_model
-  lerobot-wam serve --policy.path=me/policy --policy.device=cuda --policy.speed=fast --host=0.0.0.0 --token-file=token \\
-      --tls-cert=server.pem --tls-key=server.key --dashboard
+  lerobot-wam serve --policy.path=me/policy --policy.device=cuda --policy.speed=fast --dashboard
+  lerobot-wam serve --policy.path=... --host=0.0.0.0 --token-file=token --tls-cert=cert.pem --tls-key=key.pem
 """
 
 import argparse
@@ -48,7 +48,9 @@ _OPTIONS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
-    parser.add_argument(_PATH, dest="policy_path", required=True, metavar="DIR", help="checkpoint folder, or its Hub id")
+    parser.add_argument(
+        _PATH, dest="policy_path", required=True, metavar="DIR", help="checkpoint: folder, or id on the Hub"
+    )
     defaults = ServeSettings()
     for name, text in _OPTIONS.items():
         default = getattr(defaults, name)
@@ -56,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option, type=type(default), default=default, metavar="X", help=f"{text} ({default})")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="who connects must present the token in it")
     parser.add_argument("--insecure", action="store_true", help="listen beyond this machine without a token")
-    parser.add_argument("--tls-cert", type=Path, metavar="FILE.pem", help="certificate chain: serve wss:// and https://")
+    parser.add_argument(
+        "--tls-cert", type=Path, metavar="FILE.pem", help="certificate chain: serve wss:// and https://"
+    )
     parser.add_argument("--tls-key", type=Path, metavar="FILE.pem", help="its private key")
     parser.add_argument("--dashboard", action="store_true", help="serve the live page")
 

@@ -1,6 +1,6 @@
 """The sessions that a process holds, in the order of their last use, within a bound of memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -25,10 +25,11 @@ def held_bytes(value: Any) -> int:
     return 0
 
 
-def forget_window(session: Session) -> None:
-    """Give up the memory of a session's window. The session lives on: its next chunk starts a window."""
-    session.branch, session.condition = None, None
-    session.begin_block([])
+def forget_windows(sessions: Iterable[Session]) -> None:
+    """Give up the memory of sessions' windows. The sessions live on: their next chunks start windows."""
+    for session in sessions:
+        session.branch, session.condition = None, None
+        session.begin_block([])
 
 
 class SessionStore:
@@ -54,14 +55,15 @@ class SessionStore:
             self._sessions.pop(session, None)
             self._sessions[session] = None
         held = {session: held_bytes(session) for session in self._sessions}
-        excess, forgotten = sum(held.values()) - self.max_bytes, 0
+        excess, forgotten = sum(held.values()) - self.max_bytes, []
         for session, size in held.items():
             if excess <= 0:
                 break
-            forget_window(session)
             del self._sessions[session]
-            excess, forgotten = excess - size, forgotten + 1
-        return forgotten
+            forgotten.append(session)
+            excess -= size
+        forget_windows(forgotten)
+        return len(forgotten)
 
     @property
     def bytes(self) -> int:

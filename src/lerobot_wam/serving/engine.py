@@ -10,10 +10,10 @@ import asyncio
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -23,12 +23,15 @@ from lerobot_wam.commitment import Commitment
 from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.runtime.session import Runtime
 from lerobot_wam.runtime.state import Dream, Observation, Session
-from lerobot_wam.runtime.store import SessionStore, forget_window
+from lerobot_wam.runtime.store import SessionStore, forget_windows
 from lerobot_wam.serving.metrics import Metrics
 from lerobot_wam.serving.protocol import ProtocolError
 from lerobot_wam.serving.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
+
+_PATIENCE = 4
+"""Chunks' worth of control steps that may wait for one robot; what is older is dropped."""
 
 
 class Superseded(Exception):  # noqa: N818 (no error: nobody waits for this chunk any more)
@@ -196,6 +199,9 @@ class Engine:
         if self._stopping:
             arrival.supersede()
             return
+        if len(seat.inbox) >= _PATIENCE * self.runtime.chunk_steps:
+            seat.inbox.popleft().supersede()
+            seat.inbox[0].after_gap = True
         seat.inbox.append(arrival)
         self._waiting[seat] = None
         self._arrived.set()
@@ -236,15 +242,7 @@ class Engine:
     async def _round(self, turns: list[_Turn]) -> None:
         """Do a round in the model's thread and give out what came of it. A failure goes no further than its robots."""
         began = time.perf_counter()
-        outcomes: Sequence[Dream | ProtocolError | None]
-        try:
-            outcomes = await self._in_thread(partial(self._advance, turns))
-        except torch.OutOfMemoryError:
-            logger.exception("out of memory with %d robots at once", len(turns))
-            outcomes = await self._give_up(turns, "overloaded", f"out of memory with {len(turns)} robots at once")
-        except Exception:  # the outermost edge of what robots sent: whatever it is, the server outlives it
-            logger.exception("a round of %d robots failed", len(turns))
-            outcomes = await self._give_up(turns, "internal", "no chunk could be computed: see the server's log")
+        outcomes = await self._outcomes(turns)
         took, asked = time.perf_counter() - began, False
         for turn, outcome in zip(turns, outcomes, strict=True):
             answer, session = turn.last.answer, turn.session
@@ -254,12 +252,26 @@ class Engine:
             if isinstance(outcome, ProtocolError):
                 answer.set_exception(outcome)
                 continue
-            waited, surprise = began - turn.last.since, getattr(session, "surprise", None)
+            waited, surprise = began - turn.last.since, session.surprise
             self.metrics.queue_seconds.observe(waited)
             answer.set_result(Planned(outcome, len(session.queue), surprise, 1e3 * waited, 1e3 * took, len(turns)))
         if asked:
             self.metrics.plan_seconds.observe(took)
             self.metrics.batch.observe(len(turns))
+
+    async def _outcomes(self, turns: list[_Turn]) -> list[Dream | ProtocolError | None]:
+        try:
+            return await self._in_thread(partial(self._advance, turns))
+        except Exception as error:  # the outermost edge of what robots sent: whatever it is, the server outlives it
+            logger.exception("a round of %d robots failed", len(turns))
+            full = isinstance(error, torch.OutOfMemoryError)
+        await self._in_thread(partial(forget_windows, [turn.session for turn in turns]))
+        if len(turns) > 1:  # the others shall not suffer for the one that failed, and one may fit where all did not
+            alone = [replace(turn, arrivals=turn.arrivals[-1:]) for turn in turns]
+            return [outcome for turn in alone for outcome in await self._outcomes([turn])]
+        if full:
+            return [ProtocolError("overloaded", "the accelerator's memory is full: try again, or serve fewer robots")]
+        return [ProtocolError("internal", "no chunk could be computed: see the server's log")]
 
     @torch.no_grad()
     def _advance(self, turns: list[_Turn]) -> list[Dream | ProtocolError | None]:
@@ -309,17 +321,9 @@ class Engine:
     def _checked(self, session: Session, dream: Dream | None) -> Dream | ProtocolError | None:
         if dream is None or bool(dream.actions.isfinite().all()):
             return dream
-        forget_window(session)
+        forget_windows([session])
         logger.error("a chunk holds NaN or infinity: the weights are damaged, or their numbers overflow")
         return ProtocolError("internal", "the policy's actions are not finite; no chunk is sent")
-
-    async def _give_up(self, turns: list[_Turn], code: str, message: str) -> list[ProtocolError]:
-        def forget() -> None:
-            for turn in turns:
-                forget_window(turn.session)
-
-        await self._in_thread(forget)
-        return [ProtocolError(code, message) for _ in turns]
 
     async def _in_thread[T](self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

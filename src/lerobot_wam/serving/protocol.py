@@ -4,8 +4,24 @@ Every websocket message is binary and one msgpack map with a "type". An array is
 `{"array": {"dtype", "shape", "data"}}`, in C order and little endian. A picture is an array [H, W, 3] of uint8, or
 `{"jpeg": bytes}`. Nothing that arrives is executed or unpickled, and what it may hold is bounded before it is built.
 
-Robot to server: `hello`, `reset`, `observe`. Server to robot: `welcome`, `ready`, `chunk`, `error`. Their fields are in
-`docs/deployment.md`.
+Robot to server:
+    hello    protocol (int), robot (embodiment or LeRobot robot type, "" for the policy's own), session (secret of a
+             session to go on with, or null)
+    reset    epoch (int): a new episode; greater than the last one's
+    observe  epoch, sequence (int, one more each control step), time (the robot's own seconds, sent back), images
+             {camera key: picture}, state (float32 [S]), task (str), plan (bool: whether a chunk is wanted), and at will
+             commitment {actions (float32 [n, A]), delay (int) or weights (float32 [n]), strength (float)}
+Server to robot:
+    welcome  protocol, session (a secret), resumed (bool), epoch, sequence (newest one seen, -1 for none), embodiment
+             (its spec), pictures {camera key: [height, width] trained on}, chunk_steps, execute_steps, approximations,
+             max_message_bytes, version
+    ready    epoch
+    chunk    epoch, sequence, time (of the observation that it was planned from), actions (float32 [T, A], absolute and
+             physical), execute (how many of them), starts_window, surprise (or null), timing {queue_ms, compute_ms}
+    error    code (one of `CODES`), message, fatal (bool: the connection ends), and epoch and sequence where known
+
+What comes twice or late is dropped. A gap in the sequence, and a plan after another number of steps than a chunk has,
+end the window. Of several plans that wait for one robot only the newest is computed; the others get no answer.
 """
 
 import math
@@ -80,7 +96,7 @@ def pack(message: dict[str, Any]) -> bytes:
     return msgpack.packb(message, default=_encoded)
 
 
-def unpack(data: bytes, limits: Limits = LIMITS) -> dict[str, Any]:
+def unpack(data: bytes | str, limits: Limits = LIMITS) -> dict[str, Any]:
     """Decode a message; arrays come back as numpy arrays, which are read-only views of `data`.
 
     Raises:
@@ -91,7 +107,7 @@ def unpack(data: bytes, limits: Limits = LIMITS) -> dict[str, Any]:
     return message
 
 
-def load(data: bytes, limits: Limits, decoded: Callable[[dict[Any, Any]], Any]) -> dict[Any, Any]:
+def load(data: bytes | str, limits: Limits, decoded: Callable[[dict[Any, Any]], Any]) -> dict[Any, Any]:
     """Decode one msgpack map, every map in it replaced by what `decoded` makes of it.
 
     Raises:
@@ -148,7 +164,7 @@ def field(message: dict[str, Any], name: str, kind: type, **default: Any) -> Any
         return default["default"]
     if kind is float and type(value) is int:
         value = float(value)
-    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+    if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
         found = "absent" if value is None else type(value).__name__
         raise ProtocolError("bad_message", f"field {name!r} is {found}, expected {kind.__name__}")
     return value

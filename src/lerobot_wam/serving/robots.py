@@ -233,7 +233,7 @@ class Robots:
     async def _follow(self, robot: Robot, connection: ServerConnection) -> None:
         """Take what a robot sends, one message after the other, until its connection ends."""
         settings, allowance = self.server.settings, Allowance(self.server.settings.rate_limit)
-        while True:
+        while robot.connection is connection:
             async with asyncio.timeout(settings.idle_timeout):
                 data = await self._received(connection)
             message: dict[str, Any] = {}
@@ -272,10 +272,12 @@ class Robots:
         sent = field_of(message, "time", float)
         plan, task = field_of(message, "plan", bool), field_of(message, "task", str)
         images, state = field_of(message, "images", dict), message.get("state")
-        observation, shown = await asyncio.to_thread(self._read, robot, images, state, task)
+        observation, sizes, shown = await asyncio.to_thread(self._read, robot, images, state, task)
+        if robot.connection is not connection:
+            return  # the robot has come back elsewhere meanwhile
         commitment = _commitment(message, robot.reader.space.spec.action_names, self.server.engine.runtime.chunk_steps)
         gap = robot.gap or (robot.sequence >= 0 and sequence != robot.sequence + 1)
-        robot.sequence, robot.gap = sequence, False
+        robot.sequence, robot.gap, robot.sizes = sequence, False, sizes
         self.server.metrics.frames.inc()
         if shown is not None and self.server.monitor is not None:
             self.server.monitor.observed(robot.label, shown)
@@ -290,20 +292,18 @@ class Robots:
 
     def _read(
         self, robot: Robot, images: dict[str, Any], state: Any, task: str
-    ) -> tuple[Observation, NDArray[np.uint8] | None]:
-        """Check and tile what was sent; with the tiled picture for people, where there is a page."""
+    ) -> tuple[Observation, dict[str, tuple[int, ...]], NDArray[np.uint8] | None]:
+        """Check and tile what was sent; with the pictures' sizes and, where there is a page, what people see there."""
         pictures = read_pictures(images, [camera.key for camera in robot.reader.space.spec.cameras])
-        for key, picture in pictures.items():
-            expected = robot.sizes.setdefault(key, picture.shape[:2])
-            if picture.shape[:2] != expected:
-                height, width = expected
-                raise ProtocolError(
-                    "bad_observation",
-                    f"camera {key} sent {picture.shape[0]}x{picture.shape[1]} pixels, expected {height}x{width} as at "
-                    "the episode's start: set the camera back, or begin another episode",
-                )
+        sizes = {key: picture.shape[:2] for key, picture in pictures.items()}
+        if robot.sizes and sizes != robot.sizes:
+            raise ProtocolError(
+                "bad_observation",
+                f"pictures are {_sizes(sizes)}, expected {_sizes(robot.sizes)} as at the episode's start: set the "
+                "cameras back, or begin another episode",
+            )
         observation = read_observation(robot.reader, pictures, state, task)
-        return observation, None if self.server.monitor is None else _as_pictures(observation.frame)
+        return observation, sizes, None if self.server.monitor is None else _as_pictures(observation.frame)
 
     async def _answer(
         self,
@@ -335,6 +335,9 @@ class Robots:
                 self.server.metrics.surprise.observe(planned.surprise)
             if self.server.monitor is not None:
                 await self._show(robot, planned, task)
+                for other in self._robots.values():
+                    if other.seat.session.dream is not None and other.seat.session.branch is None:
+                        self.server.monitor.evicted(other.label)
 
     async def _show(self, robot: Robot, planned: Planned, task: str) -> None:
         """Let people see a chunk; its dream is decoded where somebody looks at it."""
@@ -415,6 +418,10 @@ def _commitment(message: dict[str, Any], names: tuple[str, ...], steps: int) -> 
     else:
         weights = torch.from_numpy(weights[: len(actions)].copy())
     return Commitment(actions, weights, field_of(given, "strength", float, default=float("inf")))
+
+
+def _sizes(sizes: dict[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{key} {height}x{width}" for key, (height, width) in sizes.items())
 
 
 def _is_finite_float32(value: Any) -> bool:
