@@ -26,6 +26,9 @@ FLOORS = {
     "approximations": 3,
     "presets": 1,
     "weights": 1,
+    "serving.protocol": 1,  # numpy and msgpack only: robots without a model speak it
+    "serving.link": 2,
+    "serving.client": 3,
     "guard.settings": 1,  # the configuration has them
     "configuration_wam": 2,
     "guard": 2,
@@ -39,6 +42,7 @@ FLOORS = {
     "processor_wam": 4,
     "runtime": 4,
     "modeling_wam": 5,
+    "remote": 5,  # a policy without a model: neither runtime nor modeling_wam
     "checkpoints": 6,
     "training": 6,
     "report": 6,
