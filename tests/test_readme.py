@@ -19,6 +19,7 @@ import shell_commands
 from lerobot.configs import parser
 from lerobot.configs.eval import EvalPipelineConfig
 from lerobot.configs.train import TrainPipelineConfig
+from lerobot.robots.so_follower import SO101FollowerConfig
 from lerobot.rollout import RolloutConfig
 from lerobot.rollout.inference import RTCInferenceConfig
 from lerobot.scripts.lerobot_record import RecordConfig
@@ -54,12 +55,12 @@ PIPELINES = {
     "lerobot-rollout": RolloutConfig,
     "lerobot-teleoperate": TeleoperateConfig,
 }
-CHOSEN = {
-    "policy": WAMConfig,
-    "env": WAMTabletopEnv,
-    "robot": WAMSimArmConfig,
-    "teleop": WAMSimExpertConfig,
-    "inference": RTCInferenceConfig,
+CHOSEN: dict[str, tuple[type, ...]] = {
+    "policy": (WAMConfig,),
+    "env": (WAMTabletopEnv,),
+    "robot": (WAMSimArmConfig, SO101FollowerConfig),
+    "teleop": (WAMSimExpertConfig,),
+    "inference": (RTCInferenceConfig,),
 }
 
 
@@ -104,16 +105,19 @@ def flag(word: str) -> tuple[str, str]:
     return name, value
 
 
+def names(config: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(config) if field.init}
+
+
 def check_name(config: type, name: str) -> None:
     """Follow a dotted flag through the configuration's fields."""
     first, _, rest = name.partition(".")
-    names = {field.name for field in dataclasses.fields(config) if field.init}
-    assert first in names, f"{config.__name__} has no {first!r}"
-    kind: Any = typing.get_type_hints(config)[first]
-    kind = CHOSEN.get(first, next((k for k in typing.get_args(kind) if dataclasses.is_dataclass(k)), kind))
+    assert first in names(config), f"{config.__name__} has no {first!r}"
+    declared: Any = typing.get_type_hints(config)[first]
+    kinds = CHOSEN.get(first) or [next((k for k in typing.get_args(declared) if dataclasses.is_dataclass(k)), declared)]
     if rest and rest not in ("type", "path"):
-        assert dataclasses.is_dataclass(kind), f"{name}: {first} has no parts"
-        check_name(typing.cast(type, kind), rest)
+        assert all(dataclasses.is_dataclass(kind) for kind in kinds), f"{name}: {first} has no parts"
+        check_name(next((kind for kind in kinds if rest.partition(".")[0] in names(kind)), kinds[0]), rest)
 
 
 # Commands
@@ -165,7 +169,7 @@ def check_flags(program: str, words: list[str], monkeypatch: pytest.MonkeyPatch,
     assert parsed is not None
     assert parser.get_type_arg("policy", words) in (None, "wam")
     assert parser.get_type_arg("env", words) in (None, "wam_tabletop")
-    assert parser.get_type_arg("robot", words) in (None, "wam_sim_arm")
+    assert parser.get_type_arg("robot", words) in (None, "wam_sim_arm", "so101_follower")
     assert parser.get_type_arg("teleop", words) in (None, "wam_sim_expert")
 
 
