@@ -177,7 +177,7 @@ class Link:
         Thread(target=self._send_waiting, args=[connection], name="lerobot-wam sender", daemon=True).start()
         try:
             for data in connection:
-                message = unpack(data)  # type: ignore[arg-type]  # text is refused
+                message = unpack(data)
                 with self._changed:
                     self._inbox.append(message)
                     self._changed.notify_all()

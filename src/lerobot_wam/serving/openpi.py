@@ -56,7 +56,7 @@ def pack(message: Any) -> bytes:
     return msgpack.packb(message, default=encoded)
 
 
-def unpack(data: bytes, limits: Limits) -> dict[str, Any]:
+def unpack(data: bytes | str, limits: Limits) -> dict[str, Any]:
     """Decode what openpi's clients send. Numbers of numpy come back as plain ones.
 
     Raises:
