@@ -1,15 +1,17 @@
 """A server with a tiny policy, and what robots get from it."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from raw_robots import TASK, robot, see, served
-from tiny_policies import SIZE
+from tiny_policies import SIZE, build_policy
 
 from lerobot_wam.modeling_wam import WAMPolicy
+from lerobot_wam.runtime.surprise import Alarm, Calibration
 from lerobot_wam.serving.protocol import VERSION
 
 
@@ -272,5 +274,38 @@ def test_evicted_robots_go_on_with_a_new_window(policy: WAMPolicy):
                 if plan:
                     assert (await one.hear("chunk"))["starts_window"]
             assert b"wam_evictions_total 2.0" in server.metrics.page()
+
+    asyncio.run(far())
+
+
+def test_a_robot_with_another_task_is_told_to_ask_anew(policy: WAMPolicy):
+    async def far() -> None:
+        async with served(policy) as (_, address), robot(address) as one:
+            await one.greet()
+            await one.show(see(0), plan=True)
+            await one.hear("chunk")
+            await one.show(see(1), task="push blue")
+            replan = await one.hear("replan")
+            assert (replan["epoch"], replan["sequence"], replan["surprise"]) == (0, 1, None)
+
+    asyncio.run(far())
+
+
+def test_a_surprised_policy_calls_its_chunk_off(arm_recordings: Path):
+    policy = build_policy(arm_recordings).eval()
+    calibration = Calibration([[1e-6] * 24] * 2, [1e-6] * 2, 0.9, [10, 10], "a test", {})  # nothing is ever as dreamed
+
+    async def far() -> None:
+        async with served(policy) as (server, address), robot(address) as one:
+            server.engine.runtime.watching = Alarm([calibration], "replan", [np.full(6, np.nan)])
+            await one.greet()
+            await one.show(see(0), plan=True)
+            await one.hear("chunk")
+            for step in range(1, 5):
+                await one.show(see(step))
+            assert (await one.hear("replan"))["surprise"] > 1
+            await one.show(see(5), plan=True)
+            assert (await one.hear("chunk"))["starts_window"]
+            assert b"wam_surprise_count 1.0" in server.metrics.page()
 
     asyncio.run(far())

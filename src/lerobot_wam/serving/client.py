@@ -107,7 +107,7 @@ class WAMClient:
         self._queue: deque[Array] = deque()
         self._last: Array | None = None
         self._still_since: float | None = None
-        self._trouble = ""
+        self._trouble = self._task = ""
         self.chunk: Chunk | None = None
         self.due = 0.0
         self.held = self.outages = self.refused = 0
@@ -156,6 +156,11 @@ class WAMClient:
             ConnectionError: There was no action for `max_outage_s`, or the server will not have us back.
             ValueError: The server refuses what the robot sends; the message says why.
         """
+        while self._asked is None and (message := self._link.receive(0.0)) is not None:
+            self._read(message)
+        if task != self._task:  # the rest of the chunk is for another one
+            self._queue.clear()
+            self._task = task
         if self._asked is None and len(self._queue) <= self.ahead:
             rest = {"actions": np.stack(self._queue), "delay": len(self._queue)} if self._queue else None
             self.request(images, state, task, rest if self._commit else None)
@@ -293,6 +298,8 @@ class WAMClient:
             self._asked = self._still_since = None
             fields = ("actions", "execute", "sequence", "starts_window", "surprise", "timing")
             return Chunk(**{name: message[name] for name in fields}, observed_at=message["time"])
+        if kind == "replan" and message.get("epoch") == self._epoch:
+            self._queue.clear()
         if kind == "error":
             text = f"{message['message']} ({message['code']})"
             lasting = message["code"] not in PASSING

@@ -88,16 +88,20 @@ class Seat:
     Attributes:
         session: Its state in the closed loop. Only the model's thread changes it.
         inbox: What has arrived and not yet reached the session.
+        on_dropped: Called when the rest of the robot's chunk is not to be executed: the policy is surprised and
+            reacts, or the robot has another task.
     """
 
     session: Session
     inbox: deque[_Arrival] = field(default_factory=deque)
+    on_dropped: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
 class _Turn:
     """What one round does for one robot: it sees what arrived; the last arrival may ask for a chunk."""
 
+    seat: Seat
     session: Session
     arrivals: list[_Arrival]
 
@@ -237,16 +241,19 @@ class Engine:
         for older in arrivals[:-1]:
             self.metrics.superseded.inc(older.waits)
             older.supersede()
-        return _Turn(seat.session, arrivals)
+        return _Turn(seat, seat.session, arrivals)
 
     async def _round(self, turns: list[_Turn]) -> None:
         """Do a round in the model's thread and give out what came of it. A failure goes no further than its robots."""
         began = time.perf_counter()
+        acting = [bool(turn.session.queue) for turn in turns]
         outcomes = await self._outcomes(turns)
         took, asked = time.perf_counter() - began, False
-        for turn, outcome in zip(turns, outcomes, strict=True):
+        for turn, outcome, acted in zip(turns, outcomes, acting, strict=True):
             answer, session = turn.last.answer, turn.session
             asked |= answer is not None
+            if answer is None and acted and not session.queue:
+                turn.seat.on_dropped()
             if answer is None or answer.done() or outcome is None:
                 continue
             if isinstance(outcome, ProtocolError):
@@ -309,14 +316,20 @@ class Engine:
             if arrival.answer is None:
                 session.end_window()
             return
-        if arrival.after_gap or (arrival.answer is not None and session.steps != runtime.chunk_steps):
+        if arrival.answer is not None and session.steps != runtime.chunk_steps:
             session.end_window()
+        if arrival.after_gap:
+            self._miss(session)
         runtime.observe(session, arrival.observation)
         if len(session.frames) > runtime.block_frames:
-            session.end_window()
-            session.begin_block([])
+            self._miss(session)
         if arrival.answer is None:
             session.steps += 1
+
+    def _miss(self, session: Session) -> None:
+        """Forget a block that will not be whole, or is longer than one: what follows is no continuation of it."""
+        session.end_window()
+        session.begin_block([])
 
     def _checked(self, session: Session, dream: Dream | None) -> Dream | ProtocolError | None:
         if dream is None or bool(dream.actions.isfinite().all()):

@@ -10,8 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from lerobot_wam.batches import BatchReader
+from lerobot_wam.commitment import Commitment
 from lerobot_wam.runtime.state import Observation
+from lerobot_wam.runtime.stitching import soft_mask
 from lerobot_wam.serving.protocol import ProtocolError
+from lerobot_wam.serving.protocol import field as field_of
 
 MAX_PIXELS = 2**24
 """Of one picture, decoded."""
@@ -61,6 +64,32 @@ def read_observation(
     return Observation(frame * 2 - 1, torch.from_numpy(state.copy()), spec.render_prompt(task))
 
 
+def read_commitment(message: dict[str, Any], names: tuple[str, ...], steps: int) -> Commitment | None:
+    """Return what a chunk is to agree with: `actions` [n, A], and `weights` [n] or the `delay` that they follow from.
+
+    Args:
+        message: An `observe`; None where it has no commitment.
+        names: Of the A action dimensions.
+        steps: Actions of a chunk; further ones are ignored.
+
+    Raises:
+        ProtocolError: Arrays of another form, or not finite.
+    """
+    if (given := field_of(message, "commitment", dict, default=None)) is None:
+        return None
+    actions, weights = given.get("actions"), given.get("weights")
+    if not _is_finite_float32(actions) or actions.ndim != 2 or actions.shape[1] != len(names) or not len(actions):
+        raise ProtocolError("bad_observation", f"commitment.actions must be finite float32 [n, {len(names)}], n > 0")
+    actions = torch.from_numpy(actions[:steps].copy())
+    if weights is None:
+        weights = soft_mask(max(0, field_of(given, "delay", int)), len(actions))
+    elif not _is_finite_float32(weights) or weights.ndim != 1 or len(weights) < len(actions):
+        raise ProtocolError("bad_observation", "commitment.weights must be finite float32 [n], one for each action")
+    else:
+        weights = torch.from_numpy(weights[: len(actions)].copy())
+    return Commitment(actions, weights, field_of(given, "strength", float, default=float("inf")))
+
+
 def _picture(key: str, value: Any) -> NDArray[np.uint8]:
     if isinstance(value, dict) and isinstance(value.get("jpeg"), bytes):
         value = _jpeg(key, value["jpeg"])
@@ -91,3 +120,7 @@ def _form(value: Any) -> str:
 
 def _bad(message: str) -> ProtocolError:
     return ProtocolError("bad_observation", message)
+
+
+def _is_finite_float32(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == np.float32 and bool(np.isfinite(value).all())

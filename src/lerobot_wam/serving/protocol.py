@@ -18,6 +18,8 @@ Server to robot:
     ready    epoch
     chunk    epoch, sequence, time (of the observation that it was planned from), actions (float32 [T, A], absolute and
              physical), execute (how many of them), starts_window, surprise (or null), timing {queue_ms, compute_ms}
+    replan   epoch, sequence, surprise (or null): drop the rest of the chunk and ask for another, because the policy is
+             surprised and reacts, or because the task is another one
     error    code (one of `CODES`), message, fatal (bool: the connection ends), and epoch and sequence where known
 
 What comes twice or late is dropped. A gap in the sequence, and a plan after another number of steps than a chunk has,

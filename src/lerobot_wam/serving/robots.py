@@ -4,8 +4,10 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +20,11 @@ from websockets.frames import CloseCode
 
 from lerobot_wam.approximations import approximations
 from lerobot_wam.batches import BatchReader
-from lerobot_wam.commitment import Commitment
 from lerobot_wam.guard.contract import Contract
 from lerobot_wam.runtime.state import Observation
-from lerobot_wam.runtime.stitching import soft_mask
 from lerobot_wam.serving.engine import Planned, Seat, Superseded
 from lerobot_wam.serving.monitor import PlanRecord
-from lerobot_wam.serving.observations import read_observation, read_pictures
+from lerobot_wam.serving.observations import read_commitment, read_observation, read_pictures
 from lerobot_wam.serving.protocol import VERSION, ProtocolError, pack, unpack
 from lerobot_wam.serving.protocol import field as field_of
 
@@ -206,6 +206,7 @@ class Robots:
             self._forget(gone)
         secret, label = secrets.token_urlsafe(32), secrets.token_hex(3)
         robot = Robot(secret, label, category, self.server.reader(category), self.server.engine.seat(category))
+        robot.seat.on_dropped = partial(self._call_off, robot)
         self._robots[secret] = robot
         return robot
 
@@ -275,7 +276,9 @@ class Robots:
         observation, sizes, shown = await asyncio.to_thread(self._read, robot, images, state, task)
         if robot.connection is not connection:
             return  # the robot has come back elsewhere meanwhile
-        commitment = _commitment(message, robot.reader.space.spec.action_names, self.server.engine.runtime.chunk_steps)
+        commitment = read_commitment(
+            message, robot.reader.space.spec.action_names, self.server.engine.runtime.chunk_steps
+        )
         gap = robot.gap or (robot.sequence >= 0 and sequence != robot.sequence + 1)
         robot.sequence, robot.gap, robot.sizes = sequence, False, sizes
         self.server.metrics.frames.inc()
@@ -286,9 +289,7 @@ class Robots:
             return
         coming = self.server.engine.plan(robot.seat, observation, gap, commitment)
         origin = {"epoch": epoch, "sequence": sequence, "time": sent}
-        answer = asyncio.create_task(self._answer(robot, connection, coming, origin, task))
-        robot.answers.add(answer)
-        answer.add_done_callback(robot.answers.discard)
+        _keep(robot, self._answer(robot, connection, coming, origin, task))
 
     def _read(
         self, robot: Robot, images: dict[str, Any], state: Any, task: str
@@ -314,7 +315,7 @@ class Robots:
         task: str,
     ) -> None:
         """Send a chunk once it is there, unless its episode is over or nobody waits for it any more."""
-        with suppress(Superseded, ConnectionClosed):
+        with suppress(Superseded):
             try:
                 planned = await coming
             except ProtocolError as error:
@@ -338,6 +339,12 @@ class Robots:
                 for other in self._robots.values():
                     if other.seat.session.dream is not None and other.seat.session.branch is None:
                         self.server.monitor.evicted(other.label)
+
+    def _call_off(self, robot: Robot) -> None:
+        """Say that the rest of the chunk is not to be executed, and that another one is wanted."""
+        news = {"epoch": robot.epoch, "sequence": robot.sequence, "surprise": robot.seat.session.surprise}
+        if robot.connection is not None:
+            _keep(robot, self._send(robot.connection, {"type": "replan", **news}))
 
     async def _show(self, robot: Robot, planned: Planned, task: str) -> None:
         """Let people see a chunk; its dream is decoded where somebody looks at it."""
@@ -403,29 +410,20 @@ class Robots:
             self.server.monitor.failed(label, code)
 
 
-def _commitment(message: dict[str, Any], names: tuple[str, ...], steps: int) -> Commitment | None:
-    """Read what a chunk is to agree with: `actions` [n, A], and `weights` [n] or the `delay` that they follow from."""
-    if (given := field_of(message, "commitment", dict, default=None)) is None:
-        return None
-    actions, weights = given.get("actions"), given.get("weights")
-    if not _is_finite_float32(actions) or actions.ndim != 2 or actions.shape[1] != len(names) or not len(actions):
-        raise ProtocolError("bad_observation", f"commitment.actions must be finite float32 [n, {len(names)}], n > 0")
-    actions = torch.from_numpy(actions[:steps].copy())
-    if weights is None:
-        weights = soft_mask(max(0, field_of(given, "delay", int)), len(actions))
-    elif not _is_finite_float32(weights) or weights.ndim != 1 or len(weights) < len(actions):
-        raise ProtocolError("bad_observation", "commitment.weights must be finite float32 [n], one for each action")
-    else:
-        weights = torch.from_numpy(weights[: len(actions)].copy())
-    return Commitment(actions, weights, field_of(given, "strength", float, default=float("inf")))
+def _keep(robot: Robot, answer: Coroutine[Any, Any, None]) -> None:
+    """Let an answer be on its way; a connection that ends meanwhile ends it."""
+
+    async def on_its_way() -> None:
+        with suppress(ConnectionClosed):
+            await answer
+
+    task = asyncio.create_task(on_its_way())
+    robot.answers.add(task)
+    task.add_done_callback(robot.answers.discard)
 
 
 def _sizes(sizes: dict[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{key} {height}x{width}" for key, (height, width) in sizes.items())
-
-
-def _is_finite_float32(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype == np.float32 and bool(np.isfinite(value).all())
 
 
 def _as_pictures(video: torch.Tensor) -> NDArray[np.uint8]:
