@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from served_policies import Served, served
 from tiny_policies import SIZE, build_policy, write_dataset
 
 from lerobot_wam.modeling_wam import WAMPolicy
+from lerobot_wam.runtime.surprise import Alarm, Calibration
 from lerobot_wam.serving.client import WAMClient
 
 TASK, CAMERA, CHUNK = "push red", "observation.images.front", 8
@@ -44,11 +45,11 @@ def see(step: int) -> tuple[dict[str, Any], np.ndarray, str]:
     return {CAMERA: rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)}, rng.random(6, np.float32), TASK
 
 
-def near(policy: WAMPolicy, steps: range) -> np.ndarray:
+def near(policy: WAMPolicy, steps: range, tasks: Sequence[str] | None = None) -> np.ndarray:
     """What the policy does here with the same."""
     policy.reset()
     actions = []
-    for images, state, task in map(see, steps):
+    for (images, state, _), task in zip(map(see, steps), tasks or [TASK] * len(steps), strict=True):
         view = (torch.from_numpy(images[CAMERA]).float() / 255).permute(2, 0, 1).contiguous()[None]
         batch = {CAMERA: view, "observation.state": torch.from_numpy(state)[None], "task": [task]}
         actions.append(policy.select_action(batch)[0].numpy())
@@ -70,6 +71,27 @@ def test_far_actions_are_bitwise_those_of_the_policy(server: Served, policy: WAM
     with WAMClient(server.url) as client:
         far = np.stack([client.act(*see(step)) for step in steps])
     np.testing.assert_array_equal(far, near(policy, steps))
+
+
+def test_another_task_is_planned_for_at_once(server: Served, policy: WAMPolicy):
+    tasks = [TASK, TASK, TASK, "push blue", "push blue"]
+    with WAMClient(server.url) as client:
+        far = np.stack([client.act(*see(step)[:2], task) for step, task in enumerate(tasks)])
+    np.testing.assert_array_equal(far, near(policy, range(len(tasks)), tasks))
+
+
+def test_a_surprised_policy_makes_the_robot_ask_anew(server: Served):
+    calibration = Calibration([[1e-6] * 24] * 2, [1e-6] * 2, 0.9, [10, 10], "a test", {})  # nothing is as dreamed
+    server.server.engine.runtime.watching = Alarm([calibration], "replan", [np.full(6, np.nan)])
+    with WAMClient(server.url) as client:
+        for step in range(5):
+            client.act(*see(step))
+        deadline = time.monotonic() + PATIENCE_S
+        while not client._link._inbox and time.monotonic() < deadline:
+            time.sleep(0.02)
+        client.act(*see(5))
+        assert client.chunk is not None
+        assert (client.chunk.sequence, client.chunk.starts_window) == (5, True)
 
 
 def test_an_episode_begins_anew_with_a_reset(server: Served):
