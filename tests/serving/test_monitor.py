@@ -107,7 +107,7 @@ def test_what_was_executed_is_what_was_observed_to_pass(monitor: Monitor):
 
 def test_histories_are_bounded(monitor: Monitor):
     for _ in range(2 * CHUNKS):
-        monitor.planned("r1", record(dream=np.zeros((8, 4, 6, 3), np.uint8)))
+        monitor.planned("r1", record())
         for _ in range(4):
             monitor.observed("r1", picture())
     seen = detail(monitor)
@@ -126,12 +126,22 @@ def test_robots_are_bounded_and_the_longest_silent_goes(monitor: Monitor, clock:
 def test_the_dream_shows_the_moment_of_the_picture(monitor: Monitor):
     dream = np.stack([picture(k) for k in range(4)])  # frame k after 2 (k + 1) of 8 actions
     monitor.observed("r1", picture())
-    monitor.planned("r1", record(dream=dream))
+    plan = record()
+    monitor.planned("r1", plan)
+    monitor.dreamed("r1", plan, dream)
     shown = []
     for _ in range(10):
         shown.append(int(monitor.pictures("r1")[2][0, 0, 0]))
         monitor.observed("r1", picture())
     assert shown == [0, 0, 0, 1, 1, 2, 2, 3, 3, 3]
+
+
+def test_a_dream_that_comes_late_is_not_taken_for_the_next_chunks(monitor: Monitor):
+    old = record()
+    monitor.planned("r1", old)
+    monitor.planned("r1", record())
+    monitor.dreamed("r1", old, np.stack([picture()]))
+    assert monitor.pictures("r1")[2] is None
 
 
 def test_latency_counts_waiting_and_computing(monitor: Monitor):

@@ -9,7 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -39,12 +39,11 @@ class PlanRecord:
         execute: How many of the T actions are executed.
         robot: Name of the embodiment.
         task: Instruction, as the client wrote it.
-        dream: Imagined frames [F, H, W, 3] uint8 over the time of the T actions; None where nobody asked for them.
         surprise: Newest surprise in units of the calibrated threshold; None where unknown.
         queue_ms: Time that the request waited [ms].
         compute_ms: Time that the chunk took to compute [ms].
         starts_window: Whether the chunk was planned from the newest frame alone.
-        clips: Action dimension to how many of its T values lay outside of the robot's contract.
+        clips: Action dimension to how many of its T values are outside of the robot's limits.
     """
 
     actions: np.ndarray
@@ -52,7 +51,6 @@ class PlanRecord:
     execute: int
     robot: str
     task: str
-    dream: np.ndarray | None = None
     surprise: float | None = None
     queue_ms: float = 0.0
     compute_ms: float = 0.0
@@ -81,6 +79,7 @@ class _Robot:
     picture: np.ndarray | None = None
     frames: int = 0
     plan: PlanRecord | None = None
+    dream: np.ndarray | None = None
     plans: int = 0
     steps: int = 0
     executed: deque[np.ndarray] = field(default_factory=lambda: deque(maxlen=STEPS))
@@ -139,10 +138,16 @@ class Monitor:
             robot = self._heard(name)
             if robot.plan is not None:
                 robot.executed.extend(robot.plan.actions[: min(robot.steps, robot.plan.execute)])
-            robot.plan, robot.steps, robot.evicted = record, 0, False
+            robot.plan, robot.dream, robot.steps, robot.evicted = record, None, 0, False
             robot.plans += 1
-            robot.chunks.append(replace(record, dream=None))
+            robot.chunks.append(record)
             robot.clips.update(record.clips)
+
+    def dreamed(self, name: str, record: PlanRecord, frames: np.ndarray) -> None:
+        """A chunk's imagined frames [F, H, W, 3] uint8, which span the time of its actions, were decoded."""
+        with self._lock:
+            if name in self._robots and self._robots[name].plan is record:  # else there is a newer chunk by now
+                self._robots[name].dream = frames
 
     def evicted(self, name: str) -> None:
         """The memory of a robot's window was given to others."""
@@ -155,7 +160,7 @@ class Monitor:
         with self._lock:
             if name in self._robots:
                 robot = self._heard(name)
-                robot.left, robot.picture = True, None
+                robot.left, robot.picture, robot.dream = True, None, None
 
     def failed(self, name: str, code: str) -> None:
         """A request was answered by an error; the name may be of nobody who was let in."""
@@ -193,11 +198,11 @@ class Monitor:
         with self._lock:
             if (robot := self._robots.get(name)) is None:
                 return 0, None, None
-            plan, dream = robot.plan, None
-            if plan is not None and plan.dream is not None:
+            dream = None
+            if robot.plan is not None and robot.dream is not None:
                 # Dreamed frame k shows the moment after (k + 1) * T / F actions.
-                frame = -(-robot.steps * len(plan.dream) // len(plan.actions)) - 1
-                dream = plan.dream[min(max(frame, 0), len(plan.dream) - 1)]
+                frame = -(-robot.steps * len(robot.dream) // len(robot.plan.actions)) - 1
+                dream = robot.dream[min(max(frame, 0), len(robot.dream) - 1)]
             return robot.frames, robot.picture, dream
 
     def _heard(self, name: str) -> _Robot:
