@@ -82,7 +82,7 @@ def test_another_task_is_planned_for_at_once(server: Served, policy: WAMPolicy):
 
 def test_a_surprised_policy_makes_the_robot_ask_anew(server: Served):
     calibration = Calibration([[1e-6] * 24] * 2, [1e-6] * 2, 0.9, [10, 10], "a test", {})  # nothing is as dreamed
-    server.server.engine.runtime.watching = Alarm([calibration], "replan", [np.full(6, np.nan)])
+    server.server.engine.runtime.watching = Alarm({0: calibration}, "replan", {0: np.full(6, np.nan)})
     with WAMClient(server.url) as client:
         for step in range(5):
             client.act(*see(step))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from raw_robots import TASK, robot, see, served
 from tiny_policies import SIZE, build_policy
+from websockets.exceptions import ConnectionClosedError
 
 from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.runtime.surprise import Alarm, Calibration
@@ -297,7 +298,7 @@ def test_a_surprised_policy_calls_its_chunk_off(arm_recordings: Path):
 
     async def far() -> None:
         async with served(policy) as (server, address), robot(address) as one:
-            server.engine.runtime.watching = Alarm([calibration], "replan", [np.full(6, np.nan)])
+            server.engine.runtime.watching = Alarm({0: calibration}, "replan", {0: np.full(6, np.nan)})
             await one.greet()
             await one.show(see(0), plan=True)
             await one.hear("chunk")
@@ -307,5 +308,22 @@ def test_a_surprised_policy_calls_its_chunk_off(arm_recordings: Path):
             await one.show(see(5), plan=True)
             assert (await one.hear("chunk"))["starts_window"]
             assert b"wam_surprise_count 1.0" in server.metrics.page()
+
+    asyncio.run(far())
+
+
+def test_a_robot_that_is_gone_before_its_welcome_is_not_taken_for_connected(
+    policy: WAMPolicy, monkeypatch: pytest.MonkeyPatch
+):
+    async def lost(*args: Any) -> None:
+        raise ConnectionClosedError(None, None)
+
+    async def far() -> None:
+        async with served(policy) as (server, address), robot(address) as one:
+            with monkeypatch.context() as patch:
+                patch.setattr(server.robots, "_send", lost)
+                await one.say("hello", protocol=VERSION)
+                while b'wam_sessions{state="waiting"} 1.0' not in server.metrics.page():
+                    await asyncio.sleep(0.05)
 
     asyncio.run(far())

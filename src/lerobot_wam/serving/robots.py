@@ -131,7 +131,8 @@ class Robots:
         try:
             async with asyncio.timeout(settings.handshake_timeout):
                 hello = unpack(await self._received(connection), settings.limits)
-            robot = await self._welcomed(connection, hello)
+            robot, resumed = self._admitted(connection, hello)
+            await self._send(connection, self._welcome(robot, resumed))
             await self._follow(robot, connection)
         except TimeoutError:
             silence = settings.handshake_timeout if robot is None else settings.idle_timeout
@@ -156,49 +157,31 @@ class Robots:
                 with suppress(ConnectionClosed):
                     await self._tell(robot.connection, parting, robot, fatal=True)
 
-    async def _welcomed(self, connection: ServerConnection, hello: dict[str, Any]) -> Robot:
-        """Let a robot in, or back in.
+    def _admitted(self, connection: ServerConnection, hello: dict[str, Any]) -> tuple[Robot, bool]:
+        """Let a robot in, or back in; whether it is back.
 
         Raises:
             ProtocolError: It says something else than hello, speaks another version, is unknown, or there is no room.
         """
-        server = self.server
         if hello["type"] != "hello":
             raise ProtocolError("bad_message", f"the first message is {hello['type']!r:.40}, expected 'hello'")
         if (spoken := field_of(hello, "protocol", int)) != VERSION:
             raise ProtocolError("bad_message", f"protocol {spoken} is asked for, this server speaks {VERSION}")
-        category = server.category_of(field_of(hello, "robot", str, default=""))
+        category = self.server.category_of(field_of(hello, "robot", str, default=""))
         robot = self._robots.get(field_of(hello, "session", str, default=""))
         resumed = robot is not None and robot.category == category
         if robot is None or not resumed:
-            robot = self._admitted(category)
+            robot = self._newcomer(category)
         if robot.expiry is not None:
             robot.expiry.cancel()
         if robot.connection is not None:  # half open: its robot is here now
             robot.connection.transport.abort()
             self._part(robot)
         robot.connection = connection
-        policy, runtime = server.policy, server.engine.runtime
-        pictures = {c.key: policy.config.input_features.get(c.key) for c in robot.reader.space.spec.cameras}
-        welcome = {
-            "protocol": VERSION,
-            "session": robot.secret,
-            "resumed": resumed,
-            "epoch": robot.epoch,
-            "sequence": robot.sequence,
-            "embodiment": robot.reader.space.spec.to_dict(),
-            "pictures": {key: list(feature.shape[1:]) for key, feature in pictures.items() if feature is not None},
-            "chunk_steps": runtime.chunk_steps,
-            "execute_steps": runtime.execute_steps,
-            "approximations": approximations(policy.config),
-            "max_message_bytes": server.settings.limits.message_bytes,
-            "version": version("lerobot_policy_wam"),
-        }
-        logger.info("robot %s (%s) %s", robot.label, robot.reader.space.spec.name, "is back" if resumed else "is here")
-        await self._send(connection, {"type": "welcome", **welcome})
-        return robot
+        logger.info("robot %s (%s) is %s", robot.label, robot.reader.space.spec.name, "back" if resumed else "here")
+        return robot, resumed
 
-    def _admitted(self, category: int) -> Robot:
+    def _newcomer(self, category: int) -> Robot:
         if len(self._robots) >= self.server.settings.max_sessions:
             gone = next((robot for robot in self._robots.values() if robot.connection is None), None)
             if gone is None:
@@ -209,6 +192,25 @@ class Robots:
         robot.seat.on_dropped = partial(self._call_off, robot)
         self._robots[secret] = robot
         return robot
+
+    def _welcome(self, robot: Robot, resumed: bool) -> dict[str, Any]:
+        spec, config, runtime = robot.reader.space.spec, self.server.policy.config, self.server.engine.runtime
+        trained = config.input_features or {}
+        return {
+            "type": "welcome",
+            "protocol": VERSION,
+            "session": robot.secret,
+            "resumed": resumed,
+            "epoch": robot.epoch,
+            "sequence": robot.sequence,
+            "embodiment": spec.to_dict(),
+            "pictures": {c.key: list(trained[c.key].shape[1:]) for c in spec.cameras if c.key in trained},
+            "chunk_steps": runtime.chunk_steps,
+            "execute_steps": runtime.execute_steps,
+            "approximations": approximations(config),
+            "max_message_bytes": self.server.settings.limits.message_bytes,
+            "version": version("lerobot_policy_wam"),
+        }
 
     def _depart(self, robot: Robot) -> None:
         """Keep the session of a robot whose connection has ended for a while."""
@@ -404,7 +406,7 @@ class Robots:
 
     def _count(self, code: str, robot: Robot | None) -> None:
         label = "" if robot is None else robot.label
-        logger.info("robot %s: %s", label or "-", code)
+        logger.debug("robot %s: %s", label or "-", code)
         self.server.metrics.errors.labels(code).inc()
         if self.server.monitor is not None:
             self.server.monitor.failed(label, code)
