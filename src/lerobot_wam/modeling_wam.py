@@ -429,7 +429,7 @@ class WAMPolicy(PreTrainedPolicy):
             folder = snapshot_download(str(folder), revision=revision, allow_patterns=_CHECKPOINT_FILES, **options)
         saved = Path(folder) / _POSTPROCESSOR
         if saved.is_file() and "wam_guard" not in saved.read_text(encoding="utf-8"):
-            logger.warning(f"{saved} has NO GUARD, no action is checked before a robot gets it: write it anew, see docs")
+            logger.warning(f"{saved} has NO GUARD, actions reach a robot unchecked: see docs/deployment.md")
         policy = super().from_pretrained(folder, weights_follow=True, **kwargs)
         resolve_embedded(policy.config, Path(folder))
         return policy

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lerobot_wam.embodiments.spec import CameraView, EmbodimentSpec
+from lerobot_wam.embodiments.spec import CameraView, Dimension, EmbodimentSpec
 from lerobot_wam.terminal import table, wrapped
 
 
@@ -63,5 +63,16 @@ def _numbers(spec: EmbodimentSpec) -> Iterator[tuple[str, ...]]:
             dimension.unit,
             *("" if limit is None else f"{limit:g}" for limit in (dimension.low, dimension.high)),
             *("" if place is None else str(place) for place in places),
-            ", ".join(["relative"] * dimension.relative + ["gripper"] * dimension.gripper),
+            ", ".join(_marks(dimension)),
         )
+
+
+def _marks(dimension: Dimension) -> Iterator[str]:
+    if dimension.relative:
+        yield "relative"
+    if dimension.gripper:
+        yield "gripper"
+    if dimension.max_rate is not None:
+        yield f"at most {dimension.max_rate:g} per second"
+    if dimension.rest is not None:
+        yield f"rests at {dimension.rest:g}"
