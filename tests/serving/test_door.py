@@ -5,6 +5,7 @@ import ssl
 import subprocess
 from contextlib import AsyncExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -13,10 +14,11 @@ import pytest
 from raw_robots import robot, see, served
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
+from lerobot_wam.embodiments.spec import CameraView, Dimension, EmbodimentSpec
 from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.serving import robots
 from lerobot_wam.serving.engine import Engine
-from lerobot_wam.serving.protocol import Limits, pack
+from lerobot_wam.serving.protocol import Limits, ProtocolError, pack
 from lerobot_wam.serving.server import Server
 from lerobot_wam.serving.settings import ServeSettings, read_token
 
@@ -213,6 +215,40 @@ def test_a_server_is_ready_once_it_has_planned(policy: WAMPolicy, monkeypatch: p
         assert not server.ready
 
     asyncio.run(far())
+
+
+def test_a_server_whose_engine_has_died_says_so(policy: WAMPolicy, monkeypatch: pytest.MonkeyPatch):
+    async def far() -> None:
+        async with served(policy) as (server, address), robot(address) as one:
+            await one.greet()
+            with monkeypatch.context() as patch:
+                patch.setattr(server.engine, "_next_round", lambda: 1 / 0)
+                await one.show(see(0))
+                while server.engine.alive:
+                    await asyncio.sleep(0.05)
+            assert (await get(address, "/healthz"))[0] == 503
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(far())
+
+
+def of_several(**specs: tuple[str, ...]) -> Any:
+    """What `category_of` needs to know of a server whose policy acts as these robots, and of one that only films."""
+    dimension = (Dimension("a"),)
+    timing: dict[str, Any] = {"cameras": (CameraView("c"),), "fps": 10.0, "video_stride": 1, "chunk_steps": 8}
+    known = [EmbodimentSpec(n, state=dimension, action=dimension, robot_types=t, **timing) for n, t in specs.items()]
+    films = EmbodimentSpec("human_video", state=(), action=(), **timing)
+    spaces = [SimpleNamespace(spec=spec) for spec in (films, *known)]
+    return SimpleNamespace(policy=SimpleNamespace(action_spaces=spaces, config=SimpleNamespace(embodiment="auto")))
+
+
+def test_a_robot_is_known_by_its_name_or_type():
+    one, two = of_several(a=("arm",)), of_several(a=("arm",), b=("arm", "leg"))
+    assert [Server.category_of(one, word) for word in ("", "a", "arm")] == [1, 1, 1]
+    assert [Server.category_of(two, word) for word in ("a", "b", "leg")] == [1, 2, 2]
+    for server, word in ((one, "leg"), (two, ""), (two, "arm"), (two, "human_video")):
+        with pytest.raises(ProtocolError, match="expected one of this policy's embodiments: a"):
+            Server.category_of(server, word)
 
 
 def test_a_server_that_ends_sends_the_chunk_in_hand_and_says_goodbye(policy: WAMPolicy):

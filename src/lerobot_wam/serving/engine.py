@@ -133,16 +133,21 @@ class Engine:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve seats for as long as the context lasts; then the round in hand is finished, the rest given up."""
-        rounds = asyncio.create_task(self._serve())
+        self._rounds = asyncio.create_task(self._serve())
         try:
             yield
         finally:
             self._stopping = True
             self._arrived.set()
-            await rounds
+            await self._rounds
             for seat in list(self._waiting):
                 self.leave(seat)
             await asyncio.to_thread(self._thread.shutdown)
+
+    @property
+    def alive(self) -> bool:
+        """Whether rounds are done; if not, nobody will ever get a chunk."""
+        return not self._rounds.done()
 
     def seat(self, category: int) -> Seat:
         """Take in a robot of this embodiment. Its noise is that of a robot near the GPU: the policy's seed."""

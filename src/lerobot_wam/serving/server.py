@@ -55,8 +55,8 @@ class Server:
             "/": Openpi(self).serve,
         }
         self._pages: dict[str, Callable[[], Response]] = {
-            "/healthz": lambda: _text(HTTPStatus.OK, "alive"),
-            "/readyz": self._readiness,
+            "/healthz": lambda: _status(self.engine.alive, "alive", "no chunk is computed any more: start it anew"),
+            "/readyz": lambda: _status(self.ready, "ready", "not ready: warming up, or shutting down"),
             "/metrics": lambda: _page(self.metrics.page(), self.metrics.content_type),
         }
         self._open_pages, self._open_sockets = {"/healthz", "/readyz"}, set[str]()
@@ -171,14 +171,13 @@ class Server:
         self.metrics.rejected.labels(str(status.value)).inc()
         return _text(status, reason)
 
-    def _readiness(self) -> Response:
-        if self.ready:
-            return _text(HTTPStatus.OK, "ready")
-        return _text(HTTPStatus.SERVICE_UNAVAILABLE, "not ready: warming up, or shutting down")
-
 
 def _path(request: Request) -> str:
     return request.path.partition("?")[0]
+
+
+def _status(good: bool, word: str, otherwise: str) -> Response:
+    return _text(HTTPStatus.OK, word) if good else _text(HTTPStatus.SERVICE_UNAVAILABLE, otherwise)
 
 
 def _text(status: HTTPStatus, text: str) -> Response:
