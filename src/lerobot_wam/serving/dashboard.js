@@ -186,7 +186,8 @@ function drawJoints(place, {names, executed, actions, execute, step, clips}) {
   names.forEach((_, j) => {
     const values = [...executed, ...actions].map((row) => row[j]);
     const finite = values.filter((value) => value !== null);
-    const low = Math.min(...finite), high = Math.max(...finite), margin = Math.max(0.1 * (high - low), 1e-3);
+    const [low, high] = finite.length ? [Math.min(...finite), Math.max(...finite)] : [0, 0];
+    const margin = Math.max(0.1 * (high - low), 1e-3);
     const plot = axes(plots[j], values.length, low - margin, high + margin);
     plot.runs("done", values.slice(0, past));
     plot.runs("next", values.slice(Math.max(past - 1, 0), past + execute), Math.max(past - 1, 0));
