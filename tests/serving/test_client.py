@@ -304,6 +304,7 @@ def test_a_refused_frame_between_two_chunks_is_counted(server: Served):
         ("{url}/elsewhere", {"token": "sixteen letters!"}, ValueError, "HTTP status 404"),
         ("{url}", {"token": "guess"}, PermissionError, "refused the token"),
         ("{url}", {"token": "sixteen letters!", "robot": "toaster"}, ValueError, "robot 'toaster', expected one of"),
+        ("{url}", {"jpeg": 100}, ValueError, "jpeg is 100, expected a quality from 1 to 95"),
         ("{url}", {"token": "sixteen letters!", "ahead": 8}, ValueError, "ahead is 8, expected 0 to 7"),
     ],
 )

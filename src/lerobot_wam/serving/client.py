@@ -96,6 +96,8 @@ class WAMClient:
         max_outage_s: float = 30.0,
         ca_file: str | None = None,
     ) -> None:
+        if jpeg is not None and not 1 <= jpeg <= 95:
+            raise ValueError(f"jpeg is {jpeg}, expected a quality from 1 to 95, or None for pictures as they are")
         self._link = Link(url, robot, token, timeout_s, ca_file)
         self._jpeg, self.ahead, self._commit = jpeg, ahead, commit
         self._timeout_s, self._max_outage_s = timeout_s, max_outage_s
@@ -217,9 +219,8 @@ class WAMClient:
                 `delay`, how many of them will be executed whatever comes. `weights` [n] and `strength` say how much
                 each counts and how strongly all are pulled; without them, the first `delay` are kept, the others fade.
         """
-        asked = self._show(images, state, task, {"plan": True, "commitment": commitment})
-        self._asked = asked if self._link.up else None
-        return asked
+        self._asked = self._show(images, state, task, {"plan": True, "commitment": commitment})
+        return self._asked
 
     def poll(self, timeout_s: float = 0.0) -> Chunk | None:
         """Return the chunk that was asked for last, if it comes in time.
@@ -259,9 +260,9 @@ class WAMClient:
 
     def _show(self, images: dict[str, Array], state: Array, task: str, more: dict[str, Any]) -> int:
         self._link.check()
-        if self._greeted is not self._link.welcome:  # a new connection; to go on, the server must remember us as we are
-            known = self._link.welcome
-            if known["resumed"] and known["epoch"] == self._epoch:
+        known = self._link.welcome
+        if self._greeted is not known:  # a new connection; to go on, the server must remember us as we are
+            if self._greeted and known["resumed"] and known["epoch"] == self._epoch:
                 self._greeted, self._asked = known, None
             else:
                 self._begin_epoch()
@@ -307,6 +308,8 @@ class WAMClient:
                 raise ValueError(f"the server refuses: {text}")
             if ours:
                 self._asked, self._trouble = None, text
+                if message["code"] == "stale":  # the reset was lost on the way
+                    self._greeted = {}
             elif lasting:
                 self.refused += 1
                 logger.warning(f"the server did not take a frame: {text}")

@@ -130,9 +130,9 @@ class Link:
         while not self._closing:
             try:
                 with connect(self.url, **self._options) as connection:
-                    self._greet(connection)
+                    welcome = self._greet(connection)
                     delay = _FIRST_DELAY_S
-                    self._listen(connection)
+                    self._listen(connection, welcome)
             except (*_BROKEN, ValueError) as error:
                 with self._changed:
                     self.failure = _explained(error, self.url)
@@ -143,8 +143,8 @@ class Link:
                 self._changed.wait_for(lambda: self._closing, delay)
             delay = min(2 * delay, _LONGEST_DELAY_S)
 
-    def _greet(self, connection: ClientConnection) -> None:
-        """Say who is there and take the server's word.
+    def _greet(self, connection: ClientConnection) -> dict[str, Any]:
+        """Say who is there and return the server's welcome.
 
         Raises:
             ValueError: The server refuses, speaks another version, or came back as a server of another robot.
@@ -165,10 +165,11 @@ class Link:
                 f"the server came back serving {welcome['embodiment']['name']!r}, the episode began with "
                 f"{self.welcome['embodiment']['name']!r}: start anew"
             )
-        self.welcome = welcome
+        return welcome
 
-    def _listen(self, connection: ClientConnection) -> None:
+    def _listen(self, connection: ClientConnection, welcome: dict[str, Any]) -> None:
         with self._changed:
+            self.welcome = welcome
             self._inbox.clear()
             self._outbox.clear()
             self._connection = connection
