@@ -1,12 +1,14 @@
 """A server with a tiny policy, and what robots get from it."""
 
 import asyncio
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from raw_robots import TASK, robot, see, served
 from tiny_policies import SIZE, build_policy
 from websockets.exceptions import ConnectionClosedError
@@ -137,7 +139,10 @@ def test_frames_of_another_epoch_change_nothing(policy: WAMPolicy):
 
 FRONT = "observation.images.front"
 PICTURE = np.zeros((SIZE, SIZE, 3), np.uint8)
+HUGE = BytesIO()
+Image.new("L", (5000, 4000)).save(HUGE, "JPEG")
 BAD = [
+    ({"images": {FRONT: {"jpeg": HUGE.getvalue()}}}, "sent a JPEG of 4000x5000, expected at most 16777216 pixels"),
     ({"images": {}}, "camera observation.images.front is missing (found none)"),
     ({"images": {"wrist": PICTURE}}, "(found wrist)"),
     ({"images": {FRONT: PICTURE[:, :, :1]}}, "sent uint8 [32, 32, 1], expected uint8 [height, width, 3]"),

@@ -185,7 +185,13 @@ class Engine:
         return self._request(seat, _Arrival(Observation(clip[-1], state, task), clip=clip))
 
     async def imagine(self, dream: Dream) -> Tensor:
-        """Decode a dream to pixels in [-1, 1], [T, 3, H, W]."""
+        """Decode a dream to pixels in [-1, 1], [T, 3, H, W].
+
+        Raises:
+            Superseded: The engine ends.
+        """
+        if self._stopping:
+            raise Superseded
         return await self._in_thread(partial(self.runtime.imagine, dream))
 
     async def warm_up(self, category: int) -> None:

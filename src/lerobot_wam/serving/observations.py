@@ -106,7 +106,8 @@ def _jpeg(key: str, data: bytes) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             if math.prod(image.size) > MAX_PIXELS:  # known before anything is decoded
-                raise _bad(f"camera {key} sent a JPEG of {image.size[0]}x{image.size[1]}, expected {MAX_PIXELS} pixels")
+                width, height = image.size
+                raise _bad(f"camera {key} sent a JPEG of {height}x{width}, expected at most {MAX_PIXELS} pixels")
             return np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise _bad(f"camera {key} sent {len(data)} bytes that are no whole JPEG picture") from error

@@ -338,9 +338,6 @@ class Robots:
                 self.server.metrics.surprise.observe(planned.surprise)
             if self.server.monitor is not None:
                 await self._show(robot, planned, task)
-                for other in self._robots.values():
-                    if other.seat.session.dream is not None and other.seat.session.branch is None:
-                        self.server.monitor.evicted(other.label)
 
     def _call_off(self, robot: Robot) -> None:
         """Say that the rest of the chunk is not to be executed, and that another one is wanted."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import hmac
-import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -25,8 +24,6 @@ from lerobot_wam.serving.openpi import Openpi
 from lerobot_wam.serving.protocol import PATH, ProtocolError
 from lerobot_wam.serving.robots import Robots
 from lerobot_wam.serving.settings import ServeSettings
-
-logger = logging.getLogger(__name__)
 
 _PING = 20.0
 """Seconds between two questions whether the other side is still there."""
