@@ -18,7 +18,7 @@ def watched(reaction: Reaction = "ignore", threshold: float = NEVER, rest: float
     """A runtime with an alarm at this distance."""
     runtime = make_runtime(make_model())
     calibration = Calibration([[1.0] * 24] * 2, [threshold] * 2, 0.99, [1, 1], "nothing", {})
-    runtime.watching = Alarm([calibration], reaction, [np.full(2, rest)])
+    runtime.watching = Alarm({0: calibration}, reaction, {0: np.full(2, rest)})
     return runtime
 
 

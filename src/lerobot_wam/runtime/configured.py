@@ -57,22 +57,21 @@ def alarm(config: "WAMConfig", spaces: Sequence[ActionSpace]) -> Alarm | None:
     Raises:
         ValueError: The policy shall react to surprise, and cannot.
     """
-    settings, calibrations, found = dream_settings(config), [], False
-    for name in config.embodiments:
-        stored = config.surprise.get(name)
-        calibration = None if stored is None else Calibration(**stored)
-        if calibration is not None and calibration.settings != settings:
-            changed = ", ".join(key for key in settings if calibration.settings.get(key) != settings[key])
-            logger.warning(f"surprise of {name} is not measured: it was calibrated with another {changed}")
-            calibration = None
-        calibrations.append(calibration)
-        found |= calibration is not None
-    if config.on_surprise != "ignore" and not found:
-        raise ValueError(
-            f"on_surprise={config.on_surprise} needs a calibration of these weights and sampler settings: run "
-            "lerobot-wam calibrate --policy.path=... --dataset.root=..."
-        )
+    settings, calibrations = dream_settings(config), {}
+    for category, name in enumerate(config.embodiments):
+        if name not in config.surprise:
+            continue
+        calibration = Calibration(**config.surprise[name])
+        if changed := [key for key in settings if calibration.settings.get(key) != settings[key]]:
+            logger.warning(f"surprise of {name} is not measured: it was calibrated with another {', '.join(changed)}")
+        else:
+            calibrations[category] = calibration
     if config.on_surprise != "ignore":
+        if not calibrations:
+            raise ValueError(
+                f"on_surprise={config.on_surprise} needs a calibration of these weights and sampler settings: run "
+                "lerobot-wam calibrate --policy.path=... --dataset.root=..."
+            )
         logger.warning(f"on_surprise={config.on_surprise}: the robot does not always execute a chunk to its end")
     rests = [np.array([np.nan if d.rest is None else d.rest for d in space.spec.action]) for space in spaces]
-    return Alarm(calibrations, config.on_surprise, rests) if found else None
+    return Alarm(calibrations, config.on_surprise, dict(enumerate(rests))) if calibrations else None

@@ -122,20 +122,20 @@ class Alarm:
     """A watch that tells a session how surprised it is, and lets it react above the threshold.
 
     Attributes:
-        calibrations: Of each category's robot; None where there is none.
+        calibrations: Of each category's robot, by its index; none where it is missing.
         reaction: "ignore"; "shorten": execute half of the chunks until it is calm; "replan": drop the rest of the
             chunk and start a window on the newest frame, at once; "hand_over": likewise, but to stand still until a
             person has taken over, that is until a reset or another instruction.
         rests: Of each category's robot, the command of each action dimension that stands still [A]; nan for positions.
     """
 
-    calibrations: Sequence[Calibration | None]
+    calibrations: Mapping[int, Calibration]
     reaction: Reaction
-    rests: Sequence[np.ndarray]
+    rests: Mapping[int, np.ndarray]
 
     def __call__(self, session: Session, place: int, error: Tensor) -> None:
         """Note the session's surprise and react."""
-        calibration = self.calibrations[session.category]
+        calibration = self.calibrations.get(session.category)
         if calibration is None:
             return
         session.surprise = calibration.surprise(place, error)
