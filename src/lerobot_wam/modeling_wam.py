@@ -338,7 +338,8 @@ class WAMPolicy(PreTrainedPolicy):
 
     def _answer(self, note: Note, due: list[float]) -> None:
         """Tell the guard about the actions that are returned: see `Answer`."""
-        note.answer = Answer(self.reader.space.spec, self.config.guard_settings, self._episode, due)
+        overlaps = self.rtc_processor is not None
+        note.answer = Answer(self.reader.space.spec, self.config.guard_settings, self._episode, due, overlaps)
 
     def _observations(self, batch: dict[str, Any]) -> list[Observation]:
         self.reader.recognise_robot(batch)

@@ -145,8 +145,8 @@ class GuardStep(AbsoluteActionsProcessorStep):
             return transition
         self._follow(note.answer, len(actions))
         fps, now = note.answer.spec.fps, time.monotonic()
-        elapsed, passed = 1, 0
-        if note.live and actions.ndim == 3:
+        elapsed, passed = actions[0, ..., 0].numel(), 0
+        if note.answer.overlaps:
             # LeRobot drops what has passed by when the chunk is ready, and that is a little later than now.
             elapsed, passed = round((note.time - self._seen) * fps), math.ceil((now - note.time) * fps) + 1
         self._seen = note.time

@@ -23,12 +23,15 @@ class Answer:
         episode: A number that is another one in each episode.
         due: Per robot, when its action (of a chunk: the first) would leave if nothing took any time: the time of the
             observation that it was computed from, plus its place in the chunk, in seconds of `time.monotonic`.
+        overlaps: Whether a chunk comes into use as soon as it is there, in place of the rest of the last one (LeRobot's
+            real-time chunking); otherwise it follows the last one.
     """
 
     spec: EmbodimentSpec
     settings: GuardSettings
     episode: int
     due: Sequence[float]
+    overlaps: bool = False
 
 
 @dataclass(eq=False)
