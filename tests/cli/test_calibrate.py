@@ -50,7 +50,7 @@ def test_too_few_episodes_are_refused_and_nothing_is_written(
 ):
     before = (calibrated / "config.json").read_text()
     assert main(["calibrate", f"--policy.path={calibrated}", f"--dataset.root={held_out}"]) == 2
-    assert "a quantile of 0.99 needs 99: add held-out episodes" in capsys.readouterr().err
+    assert "a quantile of 0.98 needs 49: add held-out episodes" in capsys.readouterr().err
     assert (calibrated / "config.json").read_text() == before
 
 

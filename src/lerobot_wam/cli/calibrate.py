@@ -1,12 +1,13 @@
 """Learn how far reality usually is from what a policy dreams, so that it can tell when it is surprised.
 
-Replays held-out episodes through the closed loop and writes the threshold into the checkpoint's config.json. A policy
-that was calibrated says how surprised it is (1 is the threshold), and --policy.on_surprise says what follows.
+Replays successful episodes that it was not trained on through its closed loop, and writes the threshold into the
+checkpoint's config.json. A calibrated policy says how surprised it is (1 is the threshold), and --policy.on_surprise
+says what follows.
 
 examples:
   lerobot-wam calibrate --policy.path=outputs/demo/train/checkpoints/last/pretrained_model \\
-      --dataset.root=outputs/demo/held_out
-  lerobot-wam calibrate --policy.path=... --dataset.repo_id=me/runs --episodes=90:120 --quantile=0.999
+      --dataset.root=outputs/runs
+  lerobot-wam calibrate --policy.path=... --dataset.repo_id=me/runs --episodes=90:120 --quantile=0.99
 """
 
 import argparse
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--episodes", type=_span, metavar="A:B", help="episodes A to B - 1 (all); none that the policy was trained on"
     )
     parser.add_argument(
-        "--quantile", type=float, default=0.99, metavar="Q", help="share of usual latent frames below it (0.99)"
+        "--quantile", type=float, default=0.98, metavar="Q", help="share of usual latent frames below it (0.98)"
     )
 
 
