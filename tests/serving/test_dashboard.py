@@ -144,9 +144,9 @@ def test_the_dream_is_beside_the_camera_and_decoded_only_for_those_who_look(
         drive(client, 9)
         assert decoded == []
         page.goto(address(server))
-        expect(page.locator("#camera")).to_be_visible()
         expect(page.locator("#dreamless")).to_be_visible()
         drive(client, 16)
+        expect(page.locator("#camera")).to_be_visible()
         expect(page.locator("#dream")).to_be_visible()
         sizes = page.evaluate("[camera, dream].map((picture) => [picture.naturalWidth, picture.naturalHeight])")
         assert sizes == [[SIZE, SIZE], [SIZE, SIZE]]

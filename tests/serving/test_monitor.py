@@ -144,6 +144,12 @@ def test_a_dream_that_comes_late_is_not_taken_for_the_next_chunks(monitor: Monit
     assert monitor.pictures("r1")[2] is None
 
 
+def test_an_old_picture_is_not_shown_as_a_new_one(monitor: Monitor):
+    monitor.observed("r1", picture())
+    monitor.observed("r1")  # nobody looked
+    assert monitor.pictures("r1") == (2, None, None)
+
+
 def test_latency_counts_waiting_and_computing(monitor: Monitor):
     for wait in range(101):
         monitor.planned("r1", record(queue_ms=wait, compute_ms=10))

@@ -124,8 +124,8 @@ class Monitor:
         with self._lock:
             return any(viewer.shown == name for viewer in self._viewers)
 
-    def observed(self, name: str, picture: np.ndarray) -> None:
-        """A robot showed a picture [H, W, 3] uint8, which must not be written to afterwards."""
+    def observed(self, name: str, picture: np.ndarray | None = None) -> None:
+        """A robot was heard; what it showed [H, W, 3] uint8, where anybody looks, is not written to afterwards."""
         with self._lock:
             robot = self._heard(name)
             robot.picture = picture

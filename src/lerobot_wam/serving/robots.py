@@ -284,7 +284,7 @@ class Robots:
         gap = robot.gap or (robot.sequence >= 0 and sequence != robot.sequence + 1)
         robot.sequence, robot.gap, robot.sizes = sequence, False, sizes
         self.server.metrics.frames.inc()
-        if shown is not None and self.server.monitor is not None:
+        if self.server.monitor is not None:
             self.server.monitor.observed(robot.label, shown)
         if not plan:
             self.server.engine.observe(robot.seat, observation, gap)
@@ -306,7 +306,8 @@ class Robots:
                 "cameras back, or begin another episode",
             )
         observation = read_observation(robot.reader, pictures, state, task)
-        return observation, sizes, None if self.server.monitor is None else _as_pictures(observation.frame)
+        watched = self.server.monitor is not None and self.server.monitor.watched
+        return observation, sizes, _as_pictures(observation.frame) if watched else None
 
     async def _answer(
         self,
