@@ -199,6 +199,41 @@ def adaptation_rows(arm: str, record: Record) -> list[Row]:
     ]
 
 
+def serving_rows(where: str, record: Record) -> list[Row]:
+    """Robots at one server, and beside the model."""
+    m = record["metrics"]
+    near, paced, full = m["near"], m["far_at_control_rate"], m["far_at_full_speed"]
+
+    def each(rows: Mapping[str, Any], name: str) -> str:
+        return ", ".join(_number(row[name]) for row in rows.values())
+
+    robots = f"{', '.join(near)} robots"
+    load = f"{m['chunks_per_robot']} chunks a robot; load {m['load_average']:.1f}"
+    latency = f"median {each(paced, 'chunk_latency_p50_ms')} ms; p99 {each(paced, 'chunk_latency_p99_ms')} ms"
+    rates = f"{each(full, 'chunks_per_s')}; near {each(near, 'chunks_per_s')}"
+    return [
+        (f"wait for a chunk of one server, {robots} at {_number(m['control_rate_hz'])} Hz{where}", latency, load),
+        (f"its chunks a second, {robots} at full speed{where}", rates, load),
+    ]
+
+
+def soak_rows(where: str, record: Record) -> list[Row]:
+    """A server under damaged messages, and for hours."""
+    attacked, driven = record["metrics"]["under_attack"], record["metrics"]["drive"]
+    return [
+        (
+            f"{_number(attacked['messages'])} damaged messages to a server while it serves a good robot{where}",
+            f"{attacked['good_robot_differences']} of its actions differ from those near by",
+            f"{_number(attacked['good_robot_steps'])} control steps",
+        ),
+        (
+            f"memory of a server over {driven['simulated_hours']:.2g} h of control{where}",
+            f"{driven['rss_mb_after_warm_up']:.0f} MB after the warm-up, {driven['rss_mb_last']:.0f} MB at the end",
+            f"{_number(driven['control_steps'])} steps, {driven['times_real_time']:.1f} times real time",
+        ),
+    ]
+
+
 @dataclass(frozen=True)
 class Result:
     """A result file.
@@ -228,6 +263,8 @@ FILES = {
     "flash": Result("Flash in one step", flash_rows),
     "injected_latency": Result("Chunks that come late", latency_rows),
     "adaptation": Result("A new arm from five minutes of play", adaptation_rows, " (UR5e)"),
+    "serving": Result("One server, several robots", serving_rows),
+    "soak": Result("A server for hours, and under damaged messages", soak_rows),
     "two_processes": Result("Two processes beside one", process_rows, expected=False),
     "step_cost_cuda": Result("Cost beside ACT and Diffusion Policy, GPU", cost_rows, " (GPU)", expected=False),
     "long_episode_cuda": Result("Cost over a long episode, GPU", episode_rows, " (GPU)", expected=False),
