@@ -304,6 +304,15 @@ def test_pictures_of_another_size_are_announced(caplog: pytest.LogCaptureFixture
     assert "32x32 and 64x48 pixels; every one is resized" in caplog.text
 
 
+def test_another_rate_than_the_models_is_refused_before_the_arm_moves(
+    server: Served, arm: Watched, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit):
+        drive_here(server, "--fps=30")
+    assert "--fps is 30, but the policy was trained on 'wam_sim_viperx' at 10" in capsys.readouterr().err
+    assert arm.looks == 0
+
+
 def test_a_drive_without_a_robot_or_a_server_is_one_readable_line(capsys: pytest.CaptureFixture[str]):
     assert main(["drive", "--server=ws://127.0.0.1:9"]) == 2
     assert "error: no robot: give --robot.type=NAME" in capsys.readouterr().err

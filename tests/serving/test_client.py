@@ -276,6 +276,23 @@ def test_a_network_slower_than_the_pictures_drops_frames_and_not_the_robot(
         assert client.poll(PATIENCE_S) is not None
 
 
+@pytest.mark.parametrize("actions", [np.full((8, 6), np.nan, np.float32), np.zeros((8, 5), np.float32)])
+def test_a_chunk_that_no_robot_should_get_is_not_executed(
+    server: Served, actions: np.ndarray, monkeypatch: pytest.MonkeyPatch
+):
+    with WAMClient(server.url) as client:
+        receive = client._link.receive
+
+        def damaged(timeout_s: float) -> dict[str, Any] | None:
+            message = receive(timeout_s)
+            return message | {"actions": actions} if message is not None and message["type"] == "chunk" else message
+
+        monkeypatch.setattr(client._link, "receive", damaged)
+        images, state, task = see(0)
+        np.testing.assert_array_equal(client.act(images, state, task), state)
+        assert client.held == 1
+
+
 def test_a_refused_observation_is_an_error_that_says_why(server: Served):
     images, state, task = see(0)
     with WAMClient(server.url) as client:

@@ -294,6 +294,10 @@ class WAMClient:
         """Return the chunk that is waited for, if the message is it."""
         kind, ours = message["type"], message.get("epoch") == self._epoch and message.get("sequence") == self._asked
         if kind == "chunk" and ours:
+            actions, width = message["actions"], len(self.welcome["embodiment"]["action"])
+            if actions.ndim != 2 or actions.shape[1] != width or not np.isfinite(actions).all():
+                self._asked, self._trouble = None, f"a chunk is {list(actions.shape)}, expected [T, {width}], finite"
+                return None
             if self._still_since is not None:
                 logger.warning(f"actions again after {time.monotonic() - self._still_since:.1f} s")
             self._asked = self._still_since = None

@@ -38,7 +38,7 @@ class Link:
         welcome: What the server said last; its `session` resumes the session on the next connection.
         connections: Connections opened so far.
         dropped: Messages that were never sent, because there was no connection or the network is too slow for them.
-        failure: Why it will not come back, or why the last attempt did not succeed.
+        failure: Why the last attempt to connect did not succeed, or the last connection ended.
 
     Raises:
         ConnectionError: Nobody answers, or somebody else.
@@ -65,7 +65,7 @@ class Link:
         self._connection: ClientConnection | None = None
         self._inbox: deque[dict[str, Any]] = deque()
         self._outbox: deque[bytes] = deque(maxlen=_WAITING_MESSAGES)
-        self._closing = False
+        self._closing = self._over = False
         self.welcome: dict[str, Any] = {}
         self.connections = self.dropped = 0
         self.failure: Exception | None = None
@@ -81,8 +81,8 @@ class Link:
         return self._connection is not None
 
     def check(self) -> None:
-        """Raise `failure` where the link has given up for good."""
-        if self.failure is not None and (not self.connections or not self._thread.is_alive()):
+        """Raise `failure` where there will be no other connection."""
+        if self._over and self.failure is not None:
             raise self.failure
 
     def send(self, message: dict[str, Any]) -> None:
@@ -107,7 +107,7 @@ class Link:
     def wait_until_up(self, timeout_s: float) -> bool:
         """Wait for a connection; return whether there is one."""
         with self._changed:
-            self._changed.wait_for(lambda: self.up or not self._thread.is_alive(), timeout_s)
+            self._changed.wait_for(lambda: self.up or self._over, timeout_s)
         return self.up
 
     def drop(self) -> None:
@@ -136,8 +136,9 @@ class Link:
             except (*_BROKEN, ValueError) as error:
                 with self._changed:
                     self.failure = _explained(error, self.url)
+                    self._over = not self.connections or not isinstance(self.failure, ConnectionError)
                     self._changed.notify_all()
-                if not self.connections or not isinstance(self.failure, ConnectionError):
+                if self._over:
                     return
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, delay)
