@@ -208,7 +208,7 @@ def recorded(policy: WAMPolicy, arm: Watched, tmp_path: Path) -> tuple[Path, Pat
     return data, copy
 
 
-def test_finished_episodes_survive_the_servers_death_and_a_power_cut(recorded: tuple[Path, Path]):
+def test_finished_episodes_survive_the_servers_death_and_a_kill(recorded: tuple[Path, Path]):
     for root, episodes in zip(recorded, (3, 2), strict=True):
         dataset = LeRobotDataset("local/rollout_far", root=root, video_backend="pyav")
         assert dataset.num_episodes >= episodes

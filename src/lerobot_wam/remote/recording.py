@@ -1,4 +1,4 @@
-"""Recordings that outlive a power cut."""
+"""Recordings that outlive a killed process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
