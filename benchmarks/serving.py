@@ -57,7 +57,7 @@ def far(url: str, robots: int, chunks: int, fps: float | None, seed: int) -> dic
 
     def drive(number: int) -> None:
         rng = np.random.default_rng([seed, number])
-        with WAMClient(url) as client:
+        with WAMClient(url, timeout_s=60) as client:
             ready.wait()
             # Not all at the same moment.
             due = time.perf_counter() + (0.0 if fps is None else number / robots * ARM.chunk_steps / fps)

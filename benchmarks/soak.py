@@ -29,6 +29,8 @@ from lerobot_wam.serving.client import WAMClient
 
 TINY: dict[str, Any] = {"dim": 64, "num_heads": 2, "num_layers": 1, "ffn_dim": 64, "num_inference_steps": 2}
 EPISODE_S, CONNECTION_S = 30, 600
+PATIENCE_S = 60.0
+"""Until a chunk counts as lost: the machine may be busy with other things."""
 WARM_UP = 0.2
 """Share of a drive after which memory must not grow: until then allocators fill their pools."""
 LARGEST_GROWTH_MB = 16.0
@@ -58,7 +60,7 @@ def under_attack(messages: int, seed: int) -> dict[str, Any]:
     """
     near, rng, answers = tiny_policy(seed), np.random.default_rng(seed), Counter[str]()
     spoken, steps = requests(ARM, (SIZE, SIZE)), 0
-    with served(tiny_policy(seed)) as server, WAMClient(server.url) as robot:
+    with served(tiny_policy(seed)) as server, WAMClient(server.url, timeout_s=PATIENCE_S) as robot:
         damaged = (server.url, spoken, messages, random.Random(seed))
         attacker = threading.Thread(target=lambda: answers.update(attack(*damaged)))
         attacker.start()
@@ -98,7 +100,7 @@ def drive(steps: int, seed: int) -> dict[str, Any]:
     with served(tiny_policy(seed)) as server:
         bar = tqdm(total=steps, desc="control steps", disable=None)
         for first in range(0, steps, connection):
-            with WAMClient(server.url) as robot:
+            with WAMClient(server.url, timeout_s=PATIENCE_S) as robot:
                 for step in range(first, min(first + connection, steps)):
                     if step % episode == 0:
                         robot.reset()

@@ -1,10 +1,20 @@
 """Nothing of this repository unpickles, or runs text as code: neither by what it says nor while it serves."""
 
+import _pickle
 import ast
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from served_policies import served, untrained_policy
+from websockets.sync.client import connect
+
+from lerobot_wam.embodiments.spec import load_embodiment
+from lerobot_wam.serving import openpi
+from lerobot_wam.serving.client import WAMClient
 
 ROOT = Path(__file__).parents[1]
 UNPICKLING = {"pickle", "_pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
@@ -92,3 +102,29 @@ def test_nothing_unpickles(folder):
     files = {*(ROOT / folder).rglob("*.py")} - {Path(__file__)}
     assert files
     assert {str(f.relative_to(ROOT)): found for f in sorted(files) if (found := list(breaches(f.read_text())))} == {}
+
+
+def test_nothing_is_unpickled_while_robots_are_served(monkeypatch):
+    arm, picture = load_embodiment("wam_sim_viperx"), np.zeros((32, 32, 3), np.uint8)
+    policy, state, unpickled = untrained_policy(arm, (32, 32)), np.zeros(len(arm.state), np.float32), []
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        unpickled.append(args)
+        raise AssertionError("unpickled")
+
+    for module in (pickle, _pickle):
+        for name in ("load", "loads", "Unpickler"):
+            monkeypatch.setattr(module, name, refuse)
+    with pytest.raises(AssertionError, match="unpickled"):
+        pickle.loads(b"")  # the trap works
+    unpickled.clear()
+    with served(policy) as server, WAMClient(server.url, jpeg=90, timeout_s=60) as client:
+        for _ in range(2 * arm.chunk_steps + 1):
+            client.act({camera.key: picture for camera in arm.cameras}, state, "push red")
+        assert client.held == 0
+        with connect(server.url) as foreign:
+            foreign.recv()
+            views = dict.fromkeys(openpi.camera_names(arm).values(), picture)
+            foreign.send(openpi.pack(views | {openpi.STATE: state, "prompt": "push red"}))
+            assert isinstance(foreign.recv(), bytes)
+    assert unpickled == []

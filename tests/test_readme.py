@@ -252,7 +252,7 @@ def test_the_results_tables_are_up_to_date():
 
 def test_results_become_rows(tmp_path: Path):
     fill = load_module(ROOT / "benchmarks/fill_results.py")
-    assert fill.readme_table(tmp_path).count("not yet measured") == 7
+    assert fill.readme_table(tmp_path).count("not yet measured") == sum(file.expected for file in fill.FILES.values())
     outcome = {"successes": 9, "n_episodes": 10}
     scores = {"psnr": 20.0, "psnr_moving": 12.0, "ssim": 0.9}
     metrics = {
@@ -285,6 +285,26 @@ def test_results_become_rows(tmp_path: Path):
     file.write_text(json.dumps({"metrics": {}}))
     with pytest.raises(ValueError, match="lacks command, date, commit, machine"):
         fill.readme_table(tmp_path)
+
+
+def test_robots_at_a_server_become_rows(tmp_path: Path):
+    fill = load_module(ROOT / "benchmarks/fill_results.py")
+    record = {"command": "c", "date": "2026-01-02", "commit": "abc", "machine": "M"}
+    row = {"chunk_latency_p50_ms": 50.21, "chunk_latency_p99_ms": 80.0, "chunks_per_s": 19.04}
+    kinds = {kind: {"1": row, "8": row} for kind in ("near", "far_at_control_rate", "far_at_full_speed")}
+    metrics = {"chunks_per_robot": 40, "load_average": 1.0, "control_rate_hz": 10.0, **kinds}
+    (tmp_path / "serving.json").write_text(json.dumps(record | {"metrics": metrics}))
+    attacked = {"messages": 10_000, "good_robot_differences": 0, "good_robot_steps": 1234}
+    sizes = {"rss_mb_after_warm_up": 970.4, "rss_mb_last": 972.0}
+    driven = sizes | {"simulated_hours": 2.0, "control_steps": 72_000, "times_real_time": 20.33}
+    metrics = {"under_attack": attacked, "drive": driven}
+    (tmp_path / "soak.json").write_text(json.dumps(record | {"metrics": metrics}))
+    rows = fill.readme_table(tmp_path)
+    latency = "median 50.2, 50.2 ms; p99 80, 80 ms"
+    assert f"| wait for a chunk of one server, 1, 8 robots at 10 Hz | {latency} | 40 chunks a robot; load 1.0 |" in rows
+    assert "| its chunks a second, 1, 8 robots at full speed | 19, 19; near 19, 19 |" in rows
+    assert "| 0 of its actions differ from those near by | 1,234 control steps |" in rows
+    assert "| 970 MB after the warm-up, 972 MB at the end | 72,000 steps, 20.3 times real time |" in rows
 
 
 def test_costs_become_rows(tmp_path: Path):

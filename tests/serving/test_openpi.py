@@ -150,9 +150,23 @@ def test_a_client_that_sends_a_whole_blocks_frames_is_taken_at_its_word(client, 
     np.testing.assert_allclose(chunks, expected(droid, *calls), rtol=0, atol=1e-5)
 
 
+def test_what_is_approximated_is_said_once(droid, caplog):
+    with served(droid) as server:
+        client = Client(server.url)
+        for number in range(3):
+            client.infer(observation(number))
+        client.socket.close()
+    assert caplog.text.count("approximation: clients show 4 of a block's 8 pictures, each is taken twice") == 1
+
+
 def test_of_several_frames_the_first_chunk_takes_the_newest(client, droid):
     chunk = client.infer(observation(0, 1, 2, 3))
     np.testing.assert_allclose(chunk, expected(droid, (3,))[0], rtol=0, atol=1e-5)
+
+
+def test_of_more_frames_than_a_block_holds_the_newest_are_read(client, droid):
+    chunks = [client.infer(observation(*call)) for call in ((0,), range(1, 20))]
+    np.testing.assert_allclose(chunks, expected(droid, (0,), tuple(range(12, 20))), rtol=0, atol=1e-5)
 
 
 def test_sessions_of_one_client_do_not_mix(client, droid):
@@ -198,6 +212,8 @@ def test_openpis_own_client_gets_named_actions_and_timing(client):
     ("changes", "message"),
     [
         ({"endpoint": "shutdown"}, "bad_message: endpoint is 'shutdown'"),
+        ({"endpoint": np.zeros(2)}, "bad_message: endpoint is array"),
+        ({"observation/wrist_image_left": [[1], [2, 3]]}, "wrist_left sent a value of type list"),
         ({"prompt": " "}, "task is empty"),
         ({"prompt": 3}, "prompt is a value of type int"),
         ({"observation/joint_position": np.full(7, np.nan)}, "not finite"),

@@ -6,6 +6,7 @@ what it saw at its last calls is kept here. Messages are msgpack, arrays in open
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ from lerobot_wam.serving.robots import REFUSED, Allowance
 if TYPE_CHECKING:
     from lerobot_wam.serving.server import Server
 
+logger = logging.getLogger(__name__)
+
 DROID_CAMERAS = (
     "observation/exterior_image_0_left",
     "observation/exterior_image_1_left",
@@ -41,6 +44,7 @@ DROID_CAMERAS = (
 """What RoboArena calls the cameras of the layout "droid", in the layout's order."""
 DROID_STATE = ("observation/joint_position", "observation/gripper_position")
 STATE = "observation/state"
+_LONGEST_NAME = 256
 RESET = "reset successful"
 """What a client is told that asked for a reset."""
 
@@ -97,10 +101,15 @@ def camera_names(spec: EmbodimentSpec) -> dict[str, str]:
     return {key: f"observation/{key.removeprefix('observation.images.')}" for key in keys}
 
 
-def read_frames(request: Mapping[str, Any], reader: BatchReader) -> list[Observation]:
-    """Return the observations in a request, oldest first: one, or as many as its pictures [T, H, W, 3] hold.
+def read_frames(request: Mapping[str, Any], reader: BatchReader, newest: int) -> list[Observation]:
+    """Return the observations in a request, oldest first: one, or the newest of its pictures [T, H, W, 3].
 
     The state is `observation/state`, or joints and gripper as a DROID has them; it goes with the newest picture.
+
+    Args:
+        request: What a client sent.
+        reader: Of the robot's embodiment.
+        newest: How many pictures to read at most.
 
     Raises:
         ProtocolError: Something is missing or does not fit the robot.
@@ -111,7 +120,7 @@ def read_frames(request: Mapping[str, Any], reader: BatchReader) -> list[Observa
     missing = [name for key, name in names.items() if key not in views]
     if missing:
         raise ProtocolError("bad_observation", f"{', '.join(missing)} is missing, expected {', '.join(names.values())}")
-    clips = {key: view if np.ndim(view) == 4 else [view] for key, view in views.items()}
+    clips = {key: view if isinstance(view, np.ndarray) and view.ndim == 4 else [view] for key, view in views.items()}
     lengths = {names[key]: len(clip) for key, clip in clips.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise ProtocolError("bad_observation", f"cameras sent different numbers of frames or none: {lengths}")
@@ -119,7 +128,8 @@ def read_frames(request: Mapping[str, Any], reader: BatchReader) -> list[Observa
     if not isinstance(prompt, str):
         raise ProtocolError("bad_observation", f"prompt is a value of type {type(prompt).__name__}, expected text")
     state = _state(request)
-    rows = [dict(zip(clips, row, strict=True)) for row in zip(*clips.values(), strict=True)]
+    ends = [clip[-newest:] for clip in clips.values()]
+    rows = [dict(zip(clips, row, strict=True)) for row in zip(*ends, strict=True)]
     return [read_observation(reader, read_pictures(row, list(names)), state, prompt) for row in rows]
 
 
@@ -168,6 +178,7 @@ class Openpi:
 
     def __init__(self, server: "Server") -> None:
         self.server = server
+        self._announced = False
 
     async def serve(self, connection: ServerConnection) -> None:
         """Serve one connection: say what is needed, then answer every request."""
@@ -213,20 +224,27 @@ class Openpi:
         """
         engine = self.server.engine
         name, endpoint = _session_of(request), request.get("endpoint", "infer")
+        if not isinstance(endpoint, str) or endpoint not in ("infer", "reset"):
+            raise ProtocolError("bad_message", f"endpoint is {endpoint!r:.40}, expected 'infer' or 'reset'")
         if endpoint == "reset":
             for gone in [name] if name else list(episodes):
                 episodes.pop(gone, None)
             return RESET
-        if endpoint != "infer":
-            raise ProtocolError("bad_message", f"endpoint is {endpoint!r:.40}, expected 'infer' or 'reset'")
-        observations = await asyncio.to_thread(read_frames, request, reader)
+        block = engine.runtime.block_frames - 1
+        observations = await asyncio.to_thread(read_frames, request, reader, block)
         self.server.metrics.frames.inc(len(observations))
         if name not in episodes:
             while len(episodes) >= self.server.settings.max_sessions:
                 del episodes[next(iter(episodes))]
             episodes[name] = Episode(engine.seat(reader.category))
         episode, newest = episodes[name], observations[-1]
-        clip = episode.clip([o.frame for o in observations], engine.runtime.block_frames - 1)
+        clip = episode.clip([o.frame for o in observations], block)
+        if 1 < len(clip) < block and not self._announced:
+            self._announced = True
+            logger.warning(
+                f"approximation: clients show {len(clip)} of a block's {block} pictures, each is taken twice; arrays "
+                f"[{block}, height, width, 3] show all"
+            )
         planned = await engine.plan_frames(episode.seat, clip, newest.state, newest.task)
         episode.begun = True
         self.server.metrics.plans.inc()
@@ -245,4 +263,4 @@ class Openpi:
 def _session_of(request: Mapping[Any, Any]) -> str:
     """Return a request's session, of whatever type its name is; clients of openpi's own have none."""
     name = request.get("session_id", "")
-    return str(name.tolist()) if isinstance(name, np.ndarray) else str(name)
+    return str(name.tolist() if isinstance(name, np.ndarray) else name)[:_LONGEST_NAME]
