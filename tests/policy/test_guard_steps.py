@@ -10,11 +10,15 @@ import pytest
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies import make_pre_post_processors
-from tiny_policies import build_policy, observe
+from lerobot.processor import create_transition, policy_action_to_transition
+from tiny_policies import build_policy, observe, tiny_config
 
 from lerobot_wam.command_line import SettingError
+from lerobot_wam.embodiments.spec import CameraView, Dimension, EmbodimentSpec
 from lerobot_wam.guard.contract import Contract
 from lerobot_wam.guard.guard import GuardError
+from lerobot_wam.guard.note import Answer
+from lerobot_wam.guard.settings import GuardSettings
 from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.processor_wam import GuardStep, guard_steps, make_wam_pre_post_processors
 
@@ -156,6 +160,26 @@ def test_one_robot_of_a_batch_is_held_and_the_others_go_on(policy: WAMPolicy, lo
     torch.testing.assert_close(actions[[0, 2]], bare[[0, 2]], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("overlaps", [True, False])
+def test_a_chunk_goes_on_from_the_command_before_it(monkeypatch: Any, overlaps: bool):
+    """In place of the rest of the last chunk, 0.3 s old and 0.1 s in the making; or behind the last chunk."""
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    lift = Dimension("lift.pos", max_rate=2.0)
+    spec = EmbodimentSpec("lift", (CameraView("observation.images.front"),), (lift,), (lift,), 10.0, 1, 8)
+    watch, guard = guard_steps()
+    sent = []
+    for start, chunk in enumerate([torch.linspace(0.1, 0.8, 8), torch.full((8,), -9.0)]):
+        clock[0] = 0.3 * start
+        state = {"observation.state": torch.zeros(1, 1)}
+        watch(create_transition(observation=state))
+        watch.note.answer = Answer(spec, GuardSettings(), 0, [clock[0]], overlaps)
+        clock[0] += 0.05
+        sent.append(guard(create_transition(action=chunk[None, :, None]))["action"][0, :, 0].tolist())
+    expected = [0.4, 0.5, 0.3, 0.1, -0.1, -0.3, -0.5, -0.7] if overlaps else [0.6, 0.4, 0.2, 0, -0.2, -0.4, -0.6, -0.8]
+    assert sent[1] == pytest.approx(expected, abs=1e-6)
+
+
 def test_an_old_picture_is_not_acted_on_and_the_next_one_is(policy: WAMPolicy, loop: Loop, monkeypatch: Any):
     """A chunk that took 60 s is dropped as a whole: the arm waits one step and plans from what it sees then."""
     clock = [0.0]
@@ -218,16 +242,12 @@ def test_a_guard_that_is_off_says_so_once(policy: WAMPolicy, loop: Loop, caplog:
 
 
 def test_an_unknown_setting_is_refused_in_a_line():
-    from tiny_policies import tiny_config
-
     with pytest.raises(SettingError, match="guard is 'stop'; expected hold, ramp, none"):
         tiny_config(guard="stop")
 
 
 def test_without_a_policy_that_answers_only_what_is_not_finite_is_refused(caplog: Any):
     _, guard = guard_steps()
-    from lerobot.processor import policy_action_to_transition
-
     with caplog.at_level(logging.WARNING):
         guard(policy_action_to_transition(torch.ones(1, 6)))
     assert "no policy tells the guard what robot this is" in caplog.text
