@@ -62,6 +62,7 @@ CHOSEN: dict[str, tuple[type, ...]] = {
     "teleop": (WAMSimExpertConfig,),
     "inference": (RTCInferenceConfig,),
 }
+TAKEN_BY = {"robot": RecordConfig, "teleop": RecordConfig, "inference": RolloutConfig}
 
 
 def load_module(path: Path) -> ModuleType:
@@ -178,7 +179,7 @@ def test_named_flags_exist():
     for path in DOCUMENTS:
         for name in re.findall(r"`--([\w.]+\.[\w]+)[`=]", path.read_text(encoding="utf-8")):
             if (kind := name.partition(".")[0]) in CHOSEN:
-                check_name(RecordConfig if kind in ("robot", "teleop") else TrainPipelineConfig, name)
+                check_name(TAKEN_BY.get(kind, TrainPipelineConfig), name)
 
 
 def test_make_targets_exist():
