@@ -144,6 +144,20 @@ def test_a_dream_that_comes_late_is_not_taken_for_the_next_chunks(monitor: Monit
     assert monitor.pictures("r1")[2] is None
 
 
+def test_the_last_dreams_end_stays_until_the_next_is_decoded(monitor: Monitor):
+    with monitor.viewing() as viewer:
+        plan = record()
+        monitor.planned("r1", plan)
+        monitor.news(viewer)
+        monitor.dreamed("r1", plan, np.stack([picture(k) for k in range(4)]))
+        for _ in range(4):
+            monitor.observed("r1")
+        monitor.planned("r1", record())
+        assert int(monitor.pictures("r1")[2][0, 0, 0]) == 1
+    monitor.planned("r1", record())
+    assert monitor.pictures("r1")[2] is None
+
+
 def test_an_old_picture_is_not_shown_as_a_new_one(monitor: Monitor):
     monitor.observed("r1", picture())
     monitor.observed("r1")  # nobody looked

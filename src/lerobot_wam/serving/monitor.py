@@ -138,7 +138,10 @@ class Monitor:
             robot = self._heard(name)
             if robot.plan is not None:
                 robot.executed.extend(robot.plan.actions[: min(robot.steps, robot.plan.execute)])
-            robot.plan, robot.dream, robot.steps, robot.evicted = record, None, 0, False
+            # Those who look see the last dream's end until the new one is decoded.
+            end, looked_at = _dreamed_now(robot), any(viewer.shown == name for viewer in self._viewers)
+            robot.dream = end[None] if end is not None and looked_at else None
+            robot.plan, robot.steps, robot.evicted = record, 0, False
             robot.plans += 1
             robot.chunks.append(record)
             robot.clips.update(record.clips)
@@ -198,12 +201,7 @@ class Monitor:
         with self._lock:
             if (robot := self._robots.get(name)) is None:
                 return 0, None, None
-            dream = None
-            if robot.plan is not None and robot.dream is not None:
-                # Dreamed frame k shows the moment after (k + 1) * T / F actions.
-                frame = -(-robot.steps * len(robot.dream) // len(robot.plan.actions)) - 1
-                dream = robot.dream[min(max(frame, 0), len(robot.dream) - 1)]
-            return robot.frames, robot.picture, dream
+            return robot.frames, robot.picture, _dreamed_now(robot)
 
     def _heard(self, name: str) -> _Robot:
         robot = self._robots.setdefault(name, _Robot(0.0))
@@ -258,6 +256,14 @@ class Monitor:
             "clips": dict(robot.clips),
             "errors": dict(robot.errors),
         }
+
+
+def _dreamed_now(robot: _Robot) -> np.ndarray | None:
+    """What was dreamed of this moment [H, W, 3]: frame k of F shows the moment after (k + 1) * T / F actions."""
+    if robot.plan is None or robot.dream is None:
+        return None
+    frame = -(-robot.steps * len(robot.dream) // len(robot.plan.actions)) - 1
+    return robot.dream[min(max(frame, 0), len(robot.dream) - 1)]
 
 
 def _number(value: float | None) -> float | None:
