@@ -331,7 +331,7 @@ class WAMClient:
             self.outages += 1
             logger.warning(f"no actions: {self._trouble}; holding still for at most {self._max_outage_s:g} s")
         if now - self._still_since > self._max_outage_s:
-            reason = self._trouble if self._link.up else self._link.failure
+            reason = (None if self._link.up else self._link.failure) or self._trouble
             raise ConnectionError(f"no actions from {self._link.url} for {now - self._still_since:.1f} s: {reason}")
         return self._still_since + self._max_outage_s - now
 

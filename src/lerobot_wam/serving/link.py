@@ -104,11 +104,10 @@ class Link:
             self._changed.wait_for(lambda: self._inbox or not self.up, timeout_s)
             return self._inbox.popleft() if self._inbox else None
 
-    def wait_until_up(self, timeout_s: float) -> bool:
-        """Wait for a connection; return whether there is one."""
+    def wait_until_up(self, timeout_s: float) -> None:
+        """Return once there is a connection, there will be none, or the time is over."""
         with self._changed:
             self._changed.wait_for(lambda: self.up or self._over, timeout_s)
-        return self.up
 
     def drop(self) -> None:
         """Give up a connection on which nothing is heard, also where a message is stuck in it."""
