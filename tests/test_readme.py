@@ -132,7 +132,9 @@ def test_lerobot_wam_parses(words: list[str], monkeypatch: pytest.MonkeyPatch, t
     if words[0] == "embodiment":
         assert all(word.startswith("--robot.") for word in passed_on)  # each driver has its own
     else:
-        check_flags("lerobot-rollout" if words[0] == "drive" else "lerobot-train", passed_on, monkeypatch, tmp_path)
+        of_checkpoint = ["--policy.path=any"] if words[0] == "serve" else []
+        taken_by = "lerobot-rollout" if words[0] == "drive" else "lerobot-train"
+        check_flags(taken_by, [*of_checkpoint, *passed_on], monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize("program", PIPELINES)
