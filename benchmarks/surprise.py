@@ -290,7 +290,7 @@ def charts(found: Mapping[str, list[Episode]], shown: str = "object") -> str:
         episode = min(candidates, key=lambda e: abs(e.steps - statistics.median(c.steps for c in candidates)))
         lines = [
             Series("cube moved", *zip(*episode.surprises, strict=True)),
-            Series("same scene undisturbed", *zip(*alone[episode.seed].surprises, strict=True)),
+            Series("undisturbed", *zip(*alone[episode.seed].surprises, strict=True)),
             Series("threshold", [0, episode.steps], [1, 1], muted=True),
         ]
         drawn.append(line_chart("Surprise of one episode", lines, x_label="steps", marks=[episode.at]))
