@@ -14,7 +14,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lerobot_wam.report.statistics import wilson_interval
+from benchmarks.result_rows import (
+    Record,
+    Row,
+    adaptation_rows,
+    adaptation_tables,
+    cache_rows,
+    cost_rows,
+    demo_rows,
+    demo_tables,
+    episode_rows,
+    flash_rows,
+    latency_rows,
+    latency_tables,
+    lossless_rows,
+    machine,
+    process_rows,
+    serving_rows,
+    shown,
+    soak_rows,
+    speed_rows,
+    table,
+    words,
+)
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -22,9 +44,6 @@ BEGIN, END = "<!-- results -->", "<!-- /results -->"
 COLUMNS = ("What", "Result", "n, 95 % interval", "Machine", "Date", "Commit", "Command")
 PROVENANCE = ("command", "date", "commit", "machine", "metrics")
 NOT_YET = "not yet measured"
-
-type Record = Mapping[str, Any]
-type Row = tuple[str, str, str]  # what was measured, the result, and how many with which interval
 
 
 def load(path: Path) -> Record | None:
@@ -44,196 +63,6 @@ def load(path: Path) -> Record | None:
     return record
 
 
-# Rows of README.md
-
-
-def demo_rows(robot: str, record: Record) -> list[Row]:
-    """The demonstration: success, its controls, imagination, time."""
-    m, outcomes = record["metrics"], record["metrics"]["success_by_condition"]
-    policy = {"successes": round(m["success_rate"] * m["n_episodes"]), "n_episodes": m["n_episodes"]}
-    controls = {name: o for name, o in outcomes.items() if name not in ("policy", "two-stage")}
-    counts = sorted({o["n_episodes"] for o in controls.values()})
-    imagined, copied = (m["video_scores"][name]["psnr_moving"] for name in ("imagined", "copy"))
-    return [
-        (f"success on 12 tasks, unseen scenes ({robot})", _rate(policy), _interval(policy)),
-        (
-            f"the same under controls ({robot})",
-            ", ".join(f"{name} {_rate(o)}" for name, o in controls.items()),
-            f"{', '.join(map(str, counts))} each",
-        ),
-        (f"success on two-stage tasks ({robot})", _rate(outcomes["two-stage"]), _interval(outcomes["two-stage"])),
-        (
-            f"imagined video against repeating the last frame ({robot})",
-            f"{imagined - copied:+.1f} dB PSNR of moving pixels ({imagined:.1f}, {copied:.1f})",
-            f"{m['plan']['dreams']} held-out clips" if "plan" in m else "",
-        ),
-        (f"one chunk imagined and decoded ({robot})", f"{_number(m['chunk_latency_p50_ms'])} ms", "median"),
-        (f"the whole demonstration ({robot})", f"{sum(m['seconds'].values()) / 60:.0f} min", "one run"),
-    ]
-
-
-def cost_rows(where: str, record: Record) -> list[Row]:
-    """Time of a training step and of a chunk, beside policies of the same size."""
-    m = record["metrics"]
-    steps = [
-        f"{name} {_number(row['train_step_ms_p50'])} ms ({row['frames_per_sample']} frames a sample)"
-        for name, row in m["train"].items()
-        if "resnet18" not in name
-    ]
-    chunks = [
-        f"{name} {_number(row['chunk_latency_p50_ms'])} ms" for name, row in m["act"].items() if "resnet18" not in name
-    ]
-    repeated = f"median of {m['repetitions']}, threads: {m['threads']}"
-    return [
-        (f"training step, batch of {m['batch_size']}{where}", "; ".join(steps), repeated),
-        (f"chunk of {m['actions_per_chunk']} actions{where}", "; ".join(chunks), repeated),
-    ]
-
-
-def episode_rows(where: str, record: Record) -> list[Row]:
-    """Does a chunk cost at the end of a long episode what it cost at its start?"""
-    m = record["metrics"]
-    first, last = m["first_window_chunk_ms_mean"], m["last_window_chunk_ms_mean"]
-    return [
-        (
-            f"episode of {m['chunks']} chunks: the last full window against the first{where}",
-            f"{m['last_over_first_window_cost']:.2f} times the cost ({_number(first)}, {_number(last)} ms a chunk)",
-            f"median of {m['repetitions']} episodes",
-        )
-    ]
-
-
-def cache_rows(where: str, record: Record) -> list[Row]:
-    """Loading with and without cached latents."""
-    m = record["metrics"]
-    without, cached = m["without"], m["with"]
-    return [
-        (
-            f"Loading {m['frames_per_window']} frames of {m['cameras']} cameras of {m['height']} x {m['width']}{where}",
-            f"{without['samples_per_s']:.3g} samples/s; from `lerobot-wam cache` {cached['samples_per_s']:.3g}; "
-            f"{m['core_seconds_ratio']:.0f} times fewer core-seconds a sample",
-            "",
-        )
-    ]
-
-
-def lossless_rows(where: str, record: Record) -> list[Row]:
-    """What the closed loop does not compute twice."""
-    m = record["metrics"]
-    rows = []
-    for case, found in m.items():
-        if isinstance(found, Mapping):
-            every, none = found["all"], found["none"]
-            result = (
-                f"{_number(every['chunk_ms_p50'])} ms, {none['all_over_this']:.2f} times that of computing everything; "
-                f"results differ by {every['max_abs_difference']:.0e}"
-            )
-            turns = f"{m['repetitions']} turns, {none['low_95']:.2f}–{none['high_95']:.2f}; threads: {m['threads']}"
-            rows.append((f"chunk with nothing computed twice, {case}{where}", result, turns))
-    return rows
-
-
-def process_rows(where: str, record: Record) -> list[Row]:
-    """Two processes beside one."""
-    m = record["metrics"]
-    what = f"Loss curve of two processes beside one, {m['steps']} steps{where}"
-    return [(what, f"largest relative difference {m['relative_difference_max']:.1e}", "")]
-
-
-def speed_rows(where: str, record: Record) -> list[Row]:
-    """The settings of the speed dial."""
-    found = record["metrics"]["settings"]
-    rows = []
-    for name in [name for name in ("exact", "official", "fast", "flash") if name in found]:
-        row = found[name]
-        away = 100 * row["action_distance_share_of_range"]
-        result = f"success {_rate(row)}; actions {away:.2g} % of the joints' range from `exact`"
-        rows.append((f"`--policy.speed={name}`, nano{where}", result, f"{_interval(row)}; {_change(row, 'success_')}"))
-    return rows
-
-
-def flash_rows(where: str, record: Record) -> list[Row]:
-    """Flash in one step beside its coupled twin in eight."""
-    m = record["metrics"]
-    success = m["success"]
-    result = f"success {_rate(success['flash_1_step'])}, twin {_rate(success['twin_8_steps'])}"
-    against = m["flash_against_twin_8_steps"]
-    seeds = f"{len(record['seed'])} training seeds, {against['scenes']} scenes"
-    return [(f"Flash in 1 step, its coupled twin in 8{where}", result, f"{seeds}; {_change(against)}")]
-
-
-def latency_rows(where: str, record: Record) -> list[Row]:
-    """Chunks that come late: standing still meanwhile, or going on."""
-    ways = record["metrics"]["by_way_and_latency_ms"]
-    rows = []
-    for latency in next(iter(ways.values())):
-        cells = {way: found[latency] for way, found in ways.items()}
-        each = (f"{way} {_rate(cell)} ({_number(cell['jerk_rad_per_s3'])} rad/s³)" for way, cell in cells.items())
-        count = next(iter(cells.values()))["n_episodes"]
-        rows.append((f"success (and jerk) with chunks {latency} ms late{where}", ", ".join(each), f"{count} each"))
-    return rows
-
-
-def adaptation_rows(arm: str, record: Record) -> list[Row]:
-    """A new arm from minutes of play."""
-    m = record["metrics"]
-    success, seeds = m["success"], m["by_seed"].values()
-    errors = ", ".join(f"{100 * seed['adapted']['below_better_yardstick']:.0f}" for seed in seeds)
-    gain, kept = m["adapted_against_heads_from_scratch"], m["seen_arms"]
-    return [
-        (
-            f"instructed success on a new arm, adapted with 5 minutes of play{arm}",
-            f"{_rate(success['adapted'])}; heads from scratch on the same play {_rate(success['heads_from_scratch'])}",
-            f"{_interval(success['adapted'])}; {_change(gain)}; {len(seeds)} seeds",
-        ),
-        (
-            f"its action error on held-out play{arm}",
-            f"{errors} % below the better of holding still and copying the last motion",
-            f"{len(seeds)} seeds",
-        ),
-        (
-            f"success on the arms known before, afterwards{arm}",
-            f"{100 * kept['before']:.0f} % before, {100 * kept['after']:.0f} % after",
-            f"{_change(kept)}; {len(seeds)} seeds",
-        ),
-    ]
-
-
-def serving_rows(where: str, record: Record) -> list[Row]:
-    """Robots at one server, and beside the model."""
-    m = record["metrics"]
-    near, paced, full = m["near"], m["far_at_control_rate"], m["far_at_full_speed"]
-
-    def each(rows: Mapping[str, Any], name: str) -> str:
-        return ", ".join(_number(row[name]) for row in rows.values())
-
-    robots = f"{', '.join(near)} robots"
-    load = f"{m['chunks_per_robot']} chunks a robot; load {m['load_average']:.1f}"
-    latency = f"median {each(paced, 'chunk_latency_p50_ms')} ms; p99 {each(paced, 'chunk_latency_p99_ms')} ms"
-    rates = f"{each(full, 'chunks_per_s')}; near {each(near, 'chunks_per_s')}"
-    return [
-        (f"wait for a chunk of one server, {robots} at {_number(m['control_rate_hz'])} Hz{where}", latency, load),
-        (f"its chunks a second, {robots} at full speed{where}", rates, load),
-    ]
-
-
-def soak_rows(where: str, record: Record) -> list[Row]:
-    """A server under damaged messages, and for hours."""
-    attacked, driven = record["metrics"]["under_attack"], record["metrics"]["drive"]
-    return [
-        (
-            f"{_number(attacked['messages'])} damaged messages to a server while it serves a good robot{where}",
-            f"{attacked['good_robot_differences']} of its actions differ from those near by",
-            f"{_number(attacked['good_robot_steps'])} control steps",
-        ),
-        (
-            f"memory of a server over {driven['simulated_hours']:.2g} h of control{where}",
-            f"{driven['rss_mb_after_warm_up']:.0f} MB after the warm-up, {driven['rss_mb_last']:.0f} MB at the end",
-            f"{_number(driven['control_steps'])} steps, {driven['times_real_time']:.1f} times real time",
-        ),
-    ]
-
-
 @dataclass(frozen=True)
 class Result:
     """A result file.
@@ -243,17 +72,20 @@ class Result:
         rows: Makes the README's rows, from `place` and the record.
         place: Robot or device, for the rows.
         expected: Whether its absence is worth a row.
+        tables: Makes the tables of docs/results.md that the rule for all others does not; takes what it shows out of
+            the metrics.
     """
 
     title: str
     rows: Callable[[str, Record], list[Row]]
     place: str = ""
     expected: bool = True
+    tables: Callable[[dict[str, Any]], list[str]] = lambda metrics: []
 
 
 FILES = {
-    "nano_demo_viperx": Result("Demonstration, ViperX", demo_rows, "ViperX"),
-    "nano_demo_so101": Result("Demonstration, SO-101", demo_rows, "SO-101"),
+    "nano_demo_viperx": Result("Demonstration, ViperX", demo_rows, "ViperX", tables=demo_tables),
+    "nano_demo_so101": Result("Demonstration, SO-101", demo_rows, "SO-101", tables=demo_tables),
     "step_cost": Result("Cost beside ACT and Diffusion Policy", cost_rows),
     "long_episode": Result("Cost over a long episode", episode_rows),
     "cache_speed_256": Result("Loading with and without cached latents", cache_rows),
@@ -261,8 +93,8 @@ FILES = {
     "lossless_cuda": Result("Nothing computed twice, GPU", lossless_rows, " (GPU)", expected=False),
     "lossy_settings": Result("Fewer passes through the network", speed_rows),
     "flash": Result("Flash in one step", flash_rows),
-    "injected_latency": Result("Chunks that come late", latency_rows),
-    "adaptation": Result("A new arm from five minutes of play", adaptation_rows, " (UR5e)"),
+    "injected_latency": Result("Chunks that come late", latency_rows, tables=latency_tables),
+    "adaptation": Result("A new arm from five minutes of play", adaptation_rows, " (UR5e)", tables=adaptation_tables),
     "serving": Result("One server, several robots", serving_rows),
     "soak": Result("A server for hours, and under damaged messages", soak_rows),
     "two_processes": Result("Two processes beside one", process_rows, expected=False),
@@ -303,13 +135,7 @@ def results_page(folder: Path) -> str:
             f"```bash\n{record['command']}\n```"
         )
         metrics = dict(record["metrics"])
-        if result.rows is demo_rows:
-            parts += _demo_sections(metrics)
-        if result.rows is adaptation_rows:
-            parts += _adaptation_sections(metrics)
-        if result.rows is latency_rows:
-            parts += _latency_sections(metrics)
-        parts += _sections(metrics)
+        parts += [*result.tables(metrics), *_sections(metrics)]
     return "\n\n".join(parts)
 
 
@@ -346,44 +172,6 @@ def fixes_table(folder: Path) -> str:
     return "\n\n".join(lines)
 
 
-def _demo_sections(metrics: dict[str, Any]) -> list[str]:
-    """Success tables with their intervals; takes what it shows out of `metrics`."""
-    for shown in ("success_rate", "n_episodes", "success_wilson_95"):
-        metrics.pop(shown)
-    header = ("Condition", "Success", "n, 95 % interval")
-    conditions = metrics.pop("success_by_condition")
-    parts = [table(header, [(name, _rate(o), _interval(o)) for name, o in conditions.items()])]
-    tasks = metrics.pop("success_by_task", {})
-    if tasks:
-        cells = {name: {"successes": t["successes"], "n_episodes": t["episodes"]} for name, t in tasks.items()}
-        parts.append(table(("Task", *header[1:]), [(name, _rate(o), _interval(o)) for name, o in cells.items()]))
-    return parts
-
-
-def _latency_sections(metrics: dict[str, Any]) -> list[str]:
-    """One row per latency and way; takes what it shows out of `metrics`."""
-    ways, rows = metrics.pop("by_way_and_latency_ms"), []
-    for latency in next(iter(ways.values())):
-        for way, found in ways.items():
-            cell = found[latency]
-            moved = _change(cell["against_synchronous"]) if "against_synchronous" in cell else ""
-            waited = f"{100 * cell['waited_share']:.0f} %"
-            rows.append((f"{latency} ms", way, _interval(cell), moved, _number(cell["jerk_rad_per_s3"]), waited))
-    header = ("Latency", "Way", "Success", "Against synchronous, paired", "Jerk, rad/s³", "Steps without an action")
-    return [table(header, rows)]
-
-
-def _adaptation_sections(metrics: dict[str, Any]) -> list[str]:
-    """One row per seed and way of adapting; takes what it shows out of `metrics`."""
-    arm, rows = metrics["arm"], []
-    for seed, ways in metrics.pop("by_seed").items():
-        for way in ("adapted", "heads_from_scratch"):
-            found = ways[way]
-            error, still = (found["action_error_share_of_range"][case] for case in ("after", "hold_still"))
-            rows.append((seed, _words(way), f"{100 * error:.1f} %", f"{100 * still:.1f} %", _interval(found)))
-    return [table(("Seed", "Way", "Action error, of the range", "Holding still", f"Instructed success, {arm}"), rows)]
-
-
 def _sections(metrics: Mapping[str, Any]) -> list[str]:
     """Tables of numbers: dicts of dicts as one table, dicts as a list, single numbers together."""
     single = {name: value for name, value in metrics.items() if not isinstance(value, Mapping)}
@@ -391,69 +179,18 @@ def _sections(metrics: Mapping[str, Any]) -> list[str]:
     for name, value in metrics.items():
         if not isinstance(value, Mapping) or not value:
             continue
-        parts.append(f"**{_words(name).capitalize()}**")
+        parts.append(f"**{words(name).capitalize()}**")
         if all(isinstance(inner, Mapping) for inner in value.values()):
             keys = list(dict.fromkeys(key for inner in value.values() for key in inner))
-            rows = [(_words(n), *(_value(inner.get(key, "")) for key in keys)) for n, inner in value.items()]
-            parts.append(table(("", *map(_words, keys)), rows))
+            rows = [(words(n), *(shown(inner.get(key, "")) for key in keys)) for n, inner in value.items()]
+            parts.append(table(("", *map(words, keys)), rows))
         else:
             parts.append(_two_columns(value))
     return parts
 
 
 def _two_columns(values: Mapping[str, Any]) -> str:
-    return table(("Quantity", "Value"), [(_words(name), _value(value)) for name, value in values.items()])
-
-
-# Words and numbers
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *([cell.replace("|", r"\|") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def machine(record: Record) -> str:
-    """The machine in a few words, from text or from what the benchmarks write."""
-    found = record["machine"]
-    if isinstance(found, str):
-        return found
-    accelerator = found["accelerator"]
-    return f"{found['processor']}, cores: {found['cores']}{'' if accelerator == 'none' else f', {accelerator}'}"
-
-
-def _rate(outcome: Mapping[str, int]) -> str:
-    return f"{100 * outcome['successes'] / outcome['n_episodes']:.0f} %"
-
-
-def _interval(outcome: Mapping[str, int]) -> str:
-    low, high = wilson_interval(outcome["successes"], outcome["n_episodes"])
-    return f"{outcome['successes']} of {outcome['n_episodes']}, {100 * low:.0f}–{100 * high:.0f} %"
-
-
-def _change(found: Mapping[str, Any], prefix: str = "") -> str:
-    low, high = found[f"{prefix}change_95"]
-    return f"{100 * found[f'{prefix}change']:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f}"
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _number(value: float) -> str:
-    """Three significant digits, whole numbers in full."""
-    if isinstance(value, int) or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return _number(value)
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_value, value)) if len(value) <= 8 else f"{len(value)} values, see the file"
-    return str(value)
+    return table(("Quantity", "Value"), [(words(name), shown(value)) for name, value in values.items()])
 
 
 def filled(text: str, content: str, where: str) -> str:

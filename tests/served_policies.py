@@ -1,23 +1,15 @@
 """A policy behind a real server, in a thread of this process, and a policy to put there."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import torch
 from lerobot.configs import FeatureType, PolicyFeature
 from tiny_policies import tiny_config, wake
 
+from benchmarks.served import Served, served
 from lerobot_wam.embodiments.resolve import stored_embodiment
 from lerobot_wam.embodiments.spec import EmbodimentSpec
 from lerobot_wam.embodiments.statistics import Columns
 from lerobot_wam.modeling_wam import WAMPolicy
-
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:  # `pytest` alone, unlike `python -m pytest`, does not look where it stands
-    sys.path.insert(0, str(ROOT))
-
-from benchmarks.served import Served, served  # noqa: E402
 
 __all__ = ["Served", "served", "untrained_policy"]
 

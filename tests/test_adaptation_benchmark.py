@@ -1,6 +1,5 @@
 """What the comparison of the adaptation benchmark rests on: a robot that knows nothing, and paired scenes."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -8,12 +7,8 @@ import torch
 from lerobot.policies import make_pre_post_processors
 from tiny_policies import build_policy, write_dataset
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
-from benchmarks import adaptation, paired  # noqa: E402
-from lerobot_wam.modeling_wam import WAMPolicy  # noqa: E402
+from benchmarks import adaptation, paired
+from lerobot_wam.modeling_wam import WAMPolicy
 
 
 def test_the_change_is_of_pairs_and_so_is_its_interval():

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks import cache_speed, common, demo_result, long_episode, step_cost
+
 ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:  # `pytest` alone, unlike `python -m pytest`, does not look where it stands
-    sys.path.insert(0, str(ROOT))
-
-from benchmarks import cache_speed, common, demo_result, long_episode, step_cost  # noqa: E402
-
 KEYS = {"command", "date", "commit", "machine", "versions", "seed", "metrics"}
 
 

@@ -10,12 +10,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks import common
+
 ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:  # `pytest` alone, unlike `python -m pytest`, does not look where it stands
-    sys.path.insert(0, str(ROOT))
-
-from benchmarks import common  # noqa: E402
-
 FOLDER = ROOT / "benchmarks/gpu"
 SCRIPTS = sorted(file.stem for file in FOLDER.glob("[0-9]*.py"))
 

@@ -1,7 +1,6 @@
 """The benchmark of injected latency: what it holds back, measures and keeps."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,7 @@ pytest.importorskip("mujoco")
 
 from tiny_loops import make_model, make_runtime, run, see
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
-from benchmarks import common, injected_latency  # noqa: E402
+from benchmarks import common, injected_latency
 
 
 def test_a_synchronous_chunk_comes_late_and_whole():

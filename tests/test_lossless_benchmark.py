@@ -1,19 +1,14 @@
 """The benchmark of what is not computed twice: every saving against its absence, and a difference is an error."""
 
 import json
-import sys
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
-from benchmarks import common, fill_results, lossless  # noqa: E402
-from lerobot_wam.runtime.state import Savings  # noqa: E402
+from benchmarks import common, fill_results, lossless
+from lerobot_wam.runtime.state import Savings
 
 CASE = "image branch, first-frame channels, guidance"
 TINY = {"dim": 32, "num_heads": 2, "num_layers": 1, "ffn_dim": 32}

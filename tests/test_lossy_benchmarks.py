@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,7 @@ from accelerate.state import AcceleratorState
 from lerobot.scripts import lerobot_train
 from tiny_policies import build_policy, write_dataset
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
-from benchmarks import common, fill_results, flash, lossy_settings  # noqa: E402
+from benchmarks import common, fill_results, flash, lossy_settings
 
 ROBOT = "wam_sim_viperx"
 

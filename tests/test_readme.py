@@ -27,6 +27,7 @@ from lerobot.scripts.lerobot_replay import ReplayConfig
 from lerobot.scripts.lerobot_teleoperate import TeleoperateConfig
 
 import lerobot_wam.plugin  # noqa: F401
+from benchmarks import fill_results
 from lerobot_wam.cli import main as command_line
 from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.data.recipe import load_recipe
@@ -250,12 +251,12 @@ def test_the_picture_of_attention_is_drawn_from_the_code():
 
 
 def test_the_results_tables_are_up_to_date():
-    assert load_module(ROOT / "benchmarks/fill_results.py").main(["--check"]) == 0, "run benchmarks/fill_results.py"
+    assert fill_results.main(["--check"]) == 0, "run python -m benchmarks.fill_results"
 
 
 def test_results_become_rows(tmp_path: Path):
-    fill = load_module(ROOT / "benchmarks/fill_results.py")
-    assert fill.readme_table(tmp_path).count("not yet measured") == sum(file.expected for file in fill.FILES.values())
+    expected = [file for file in fill_results.FILES.values() if file.expected]
+    assert fill_results.readme_table(tmp_path).count("not yet measured") == len(expected)
     outcome = {"successes": 9, "n_episodes": 10}
     scores = {"psnr": 20.0, "psnr_moving": 12.0, "ssim": 0.9}
     metrics = {
@@ -273,25 +274,24 @@ def test_results_become_rows(tmp_path: Path):
     record = {"command": "make it", "date": "2026-01-02T03:04", "commit": "abc", "machine": machine, "metrics": metrics}
     file = tmp_path / "nano_demo_viperx.json"
     file.write_text(json.dumps(record))
-    rows = fill.readme_table(tmp_path)
+    rows = fill_results.readme_table(tmp_path)
     tail = "| A processor, cores: 2 usable | 2026-01-02 | `abc` | `make it` |"
     assert f"| success on 12 tasks, unseen scenes (ViperX) | 90 % | 9 of 10, 60–98 % {tail}" in rows
     assert "| hold still 0 % | 10 each |" in rows
     assert "| +1.5 dB PSNR of moving pixels (12.0, 10.5) | 24 held-out clips |" in rows
     assert "| 10 min | one run |" in rows
-    page = fill.results_page(tmp_path)
+    page = fill_results.results_page(tmp_path)
     assert r"| touch \| it | 50 % | 1 of 2, 9–91 % |" in page
     assert "| train | 540 |" in page
     file.write_text(json.dumps(record | {"metrics": metrics | {"plan": {"quick": True}}}))
     with pytest.raises(ValueError, match="quick"):
-        fill.readme_table(tmp_path)
+        fill_results.readme_table(tmp_path)
     file.write_text(json.dumps({"metrics": {}}))
     with pytest.raises(ValueError, match="lacks command, date, commit, machine"):
-        fill.readme_table(tmp_path)
+        fill_results.readme_table(tmp_path)
 
 
 def test_robots_at_a_server_become_rows(tmp_path: Path):
-    fill = load_module(ROOT / "benchmarks/fill_results.py")
     record = {"command": "c", "date": "2026-01-02", "commit": "abc", "machine": "M"}
     row = {"chunk_latency_p50_ms": 50.21, "chunk_latency_p99_ms": 80.0, "chunks_per_s": 19.04}
     kinds = {kind: {"1": row, "8": row} for kind in ("near", "far_at_control_rate", "far_at_full_speed")}
@@ -302,7 +302,7 @@ def test_robots_at_a_server_become_rows(tmp_path: Path):
     driven = sizes | {"simulated_hours": 2.0, "control_steps": 72_000, "times_real_time": 20.33}
     metrics = {"under_attack": attacked, "drive": driven}
     (tmp_path / "soak.json").write_text(json.dumps(record | {"metrics": metrics}))
-    rows = fill.readme_table(tmp_path)
+    rows = fill_results.readme_table(tmp_path)
     latency = "median 50.2, 50.2 ms; p99 80, 80 ms"
     assert f"| wait for a chunk of one server, 1, 8 robots at 10 Hz | {latency} | 40 chunks a robot; load 1.0 |" in rows
     assert "| its chunks a second, 1, 8 robots at full speed | 19, 19; near 19, 19 |" in rows
@@ -311,7 +311,6 @@ def test_robots_at_a_server_become_rows(tmp_path: Path):
 
 
 def test_costs_become_rows(tmp_path: Path):
-    fill = load_module(ROOT / "benchmarks/fill_results.py")
     record = {"command": "c", "date": "2026-01-02", "commit": "abc", "machine": "M"}
     training = {"frames_per_sample": 33, "train_step_ms_p50": 210.2}
     step_cost = {
@@ -332,8 +331,8 @@ def test_costs_become_rows(tmp_path: Path):
     }
     for name, metrics in {"step_cost": step_cost, "step_cost_cuda": step_cost, "long_episode": episode}.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(record | {"metrics": metrics}))
-    rows = fill.readme_table(tmp_path)
+    rows = fill_results.readme_table(tmp_path)
     assert "| training step, batch of 32 | wam_nano 210 ms (33 frames a sample) | median of 30, threads: 1 |" in rows
     assert "| chunk of 8 actions (GPU) | wam_nano, 4 steps 20 ms |" in rows
     assert "| 1.05 times the cost (20, 21 ms a chunk) | median of 10 episodes |" in rows
-    assert "| chunk ms median | 50 values, see the file |" in fill.results_page(tmp_path)
+    assert "| chunk ms median | 50 values, see the file |" in fill_results.results_page(tmp_path)

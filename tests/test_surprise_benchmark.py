@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-mujoco = pytest.importorskip("mujoco")
+pytest.importorskip("mujoco")
+
+import mujoco
 
 from benchmarks import common, surprise
 from lerobot_wam.runtime.surprise import Calibration
