@@ -34,6 +34,8 @@ from benchmarks.result_rows import (
     shown,
     soak_rows,
     speed_rows,
+    surprise_rows,
+    surprise_tables,
     table,
     words,
 )
@@ -95,6 +97,7 @@ FILES = {
     "flash": Result("Flash in one step", flash_rows),
     "injected_latency": Result("Chunks that come late", latency_rows, tables=latency_tables),
     "adaptation": Result("A new arm from five minutes of play", adaptation_rows, " (UR5e)", tables=adaptation_tables),
+    "surprise": Result("Surprise as a failure detector", surprise_rows, tables=surprise_tables),
     "serving": Result("One server, several robots", serving_rows),
     "soak": Result("A server for hours, and under damaged messages", soak_rows),
     "two_processes": Result("Two processes beside one", process_rows, expected=False),

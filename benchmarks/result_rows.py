@@ -199,6 +199,26 @@ def soak_rows(where: str, record: Record) -> list[Row]:
     ]
 
 
+def surprise_rows(where: str, record: Record) -> list[Row]:
+    """Reality against imagination, as a detector of what goes wrong."""
+    m = record["metrics"]
+    kinds, calm = m["disturbed"], m["undisturbed"]
+    each = ", ".join(f"{kind} {found['auroc']:.2f}" for kind, found in kinds.items())
+    noticed = ", ".join(f"{kind} {100 * found['detected']:.0f} %" for kind, found in kinds.items())
+    alarms = f"{100 * calm['episodes_with_an_alarm']:.0f} % of undisturbed episodes have an alarm"
+    steps = (kinds["all"][f"steps_{name}_median"] for name in ("to_alarm", "from_alarm_to_failure"))
+    later = ", ".join(map(number, steps))
+    reactions = m["success_by_reaction"]
+    success = ", ".join(f"{reaction} {rate(found['all'])}" for reaction, found in reactions.items())
+    count = f"{kinds['all']['n_episodes']} disturbed episodes, {calm['n_episodes']} undisturbed"
+    return [
+        (f"surprise tells disturbed from undisturbed episodes, area under ROC{where}", each, count),
+        (f"disturbances noticed{where}", f"{noticed}; {alarms}", count),
+        (f"control steps from disturbance to alarm, from alarm to failure{where}", later, "medians"),
+        (f"success under disturbance, by `--policy.on_surprise`{where}", success, f"{count.partition(',')[0]} each"),
+    ]
+
+
 # Tables of docs/results.md; each takes what it shows out of the metrics
 
 
@@ -227,6 +247,16 @@ def latency_tables(metrics: dict[str, Any]) -> list[str]:
             rows.append((f"{latency} ms", way, interval(cell), moved, number(cell["jerk_rad_per_s3"]), waited))
     header = ("Latency", "Way", "Success", "Against synchronous, paired", "Jerk, rad/s³", "Steps without an action")
     return [table(header, rows)]
+
+
+def surprise_tables(metrics: dict[str, Any]) -> list[str]:
+    """One row per reaction and kind of disturbance."""
+    rows = []
+    for reaction, kinds in metrics.pop("success_by_reaction").items():
+        for kind, found in kinds.items():
+            moved = change(found["against_ignore"]) if "against_ignore" in found else ""
+            rows.append((reaction, kind, rate(found), interval(found), moved))
+    return [table(("Reaction", "Disturbance", "Success", "n, 95 % interval", "Against ignore, paired"), rows)]
 
 
 def adaptation_tables(metrics: dict[str, Any]) -> list[str]:
