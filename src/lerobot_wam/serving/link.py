@@ -214,7 +214,9 @@ def _explained(error: Exception, url: str) -> Exception:
     if isinstance(error, ssl.SSLCertVerificationError):
         return PermissionError(f"the certificate of {url} is not trusted ({error.verify_message}): give its CA's file")
     if isinstance(error, InvalidStatus) and error.response.status_code == 401:
-        return PermissionError(f"the server at {url} refused the token: give the one that it was started with (drive: --token-file)")
+        return PermissionError(
+            f"the server at {url} refused the token: give the one that it was started with (drive: --token-file)"
+        )
     if isinstance(error, InvalidStatus) and error.response.status_code < 500:
         return ValueError(
             f"{url} answered with HTTP status {error.response.status_code}: expected a lerobot-wam server"
