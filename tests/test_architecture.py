@@ -26,6 +26,7 @@ FLOORS = {
     "approximations": 3,
     "presets": 1,
     "weights": 1,
+    "serving.limits": 0,
     "serving.protocol": 1,  # numpy and msgpack only: robots without a model speak it
     "serving.link": 2,
     "serving.client": 3,

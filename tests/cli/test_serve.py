@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -86,3 +87,14 @@ def test_a_taken_port_is_one_line(checkpoint: Path, capsys: pytest.CaptureFixtur
 def test_no_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["serve", f"--policy.path={tmp_path / 'none'}"]) == BAD_INPUT
     assert str(tmp_path / "none") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["serve", "--policy.path=nowhere"], ["drive", "--server=ws://nowhere"]])
+def test_what_is_not_installed_is_named_before_anything_is_loaded(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for name in [name for name in sys.modules if name.startswith(("lerobot_wam.serving", "lerobot_wam.remote"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "msgpack", None)
+    assert main(words) == BAD_INPUT
+    assert "pip install 'lerobot_policy_wam[serve]'" in capsys.readouterr().err

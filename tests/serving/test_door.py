@@ -18,7 +18,8 @@ from lerobot_wam.embodiments.spec import CameraView, Dimension, EmbodimentSpec
 from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.serving import robots
 from lerobot_wam.serving.engine import Engine
-from lerobot_wam.serving.protocol import Limits, ProtocolError, pack
+from lerobot_wam.serving.limits import Limits
+from lerobot_wam.serving.protocol import ProtocolError, pack
 from lerobot_wam.serving.server import Server
 from lerobot_wam.serving.settings import ServeSettings, read_token
 

@@ -11,12 +11,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from served_policies import served, untrained_policy  # first: it finds benchmarks/
+from served_policies import served, untrained_policy
 
 from benchmarks.fuzzing import attack, mutated, requests
 from lerobot_wam.embodiments.spec import load_embodiment
 from lerobot_wam.serving import openpi, protocol
 from lerobot_wam.serving.client import WAMClient
+from lerobot_wam.serving.limits import LIMITS
 
 SIZE = (32, 32)
 ARM = load_embodiment("wam_sim_viperx")
@@ -25,7 +26,7 @@ SPOKEN = requests(ARM, SIZE)
 
 @pytest.mark.parametrize("path", sorted(SPOKEN))
 def test_a_damaged_message_is_read_or_refused_in_one_line(path):
-    unpack = protocol.unpack if path == protocol.PATH else lambda data: openpi.unpack(data, protocol.LIMITS)
+    unpack = protocol.unpack if path == protocol.PATH else lambda data: openpi.unpack(data, LIMITS)
     rng, refusals = random.Random(0), list[protocol.ProtocolError]()
     for _ in range(3000):
         try:
@@ -39,7 +40,7 @@ def test_a_damaged_message_is_read_or_refused_in_one_line(path):
 
 def test_undamaged_messages_are_read():
     assert all(protocol.unpack(data)["type"] for data in SPOKEN[protocol.PATH])
-    assert all(openpi.unpack(data, protocol.LIMITS)["endpoint"] for data in SPOKEN["/"])
+    assert all(openpi.unpack(data, LIMITS)["endpoint"] for data in SPOKEN["/"])
 
 
 def test_a_server_under_damaged_messages_serves_a_good_robot_as_if_alone():

@@ -9,7 +9,8 @@ import msgpack
 import numpy as np
 import pytest
 
-from lerobot_wam.serving.protocol import DTYPES, LIMITS, Limits, ProtocolError, field, pack, unpack
+from lerobot_wam.serving.limits import LIMITS, Limits
+from lerobot_wam.serving.protocol import DTYPES, ProtocolError, field, pack, unpack
 
 
 def array(**changes: Any) -> bytes:

@@ -17,6 +17,8 @@ from types import ModuleType
 
 BAD_INPUT, INTERRUPTED = 2, 130
 _MESSAGE_LINES = 2
+EXTRAS = {"msgpack": "serve", "websockets": "serve", "prometheus_client": "serve"}
+"""Modules that only some verbs need, and the extra that installs each."""
 
 
 def verbs() -> dict[str, str]:
@@ -50,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if args.debug:
             raise
+        if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+            error.msg += f": pip install 'lerobot_policy_wam[{EXTRAS[error.name]}]'"
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         print("error:", "\n  ".join(lines[:_MESSAGE_LINES]), file=sys.stderr)
         return BAD_INPUT

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from lerobot_wam.serving.settings import ServeSettings, read_token
 
 if TYPE_CHECKING:
-    from lerobot_wam.modeling_wam import WAMPolicy
+    from lerobot_wam.serving.server import Server
 
 HELP = "serve a policy to robots far from the GPU"
 PASSES_ON = True
@@ -88,27 +88,25 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     from lerobot.configs import PreTrainedConfig
 
+    from lerobot_wam.approximations import approximations
     from lerobot_wam.configuration_wam import WAMConfig
     from lerobot_wam.modeling_wam import WAMPolicy
+    from lerobot_wam.serving.monitor import Monitor
+    from lerobot_wam.serving.server import Server
 
     config = PreTrainedConfig.from_pretrained(args.policy_path, cli_overrides=overrides)
     if not isinstance(config, WAMConfig):
         raise ValueError(f"{args.policy_path} holds a policy of type {config.type!r}: only 'wam' policies are served")
     policy = WAMPolicy.from_pretrained(args.policy_path, config=config)
-    asyncio.run(_serve(policy, settings, str(args.policy_path)))
+    monitor = Monitor(str(args.policy_path), approximations(config)) if settings.dashboard else None
+    asyncio.run(_serve(Server(policy, settings, monitor)))
     return 0
 
 
-async def _serve(policy: "WAMPolicy", settings: ServeSettings, title: str) -> None:
-    from lerobot_wam.approximations import approximations
-    from lerobot_wam.serving.monitor import Monitor
-    from lerobot_wam.serving.server import Server
-
+async def _serve(server: "Server") -> None:
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    monitor = Monitor(title, approximations(policy.config)) if settings.dashboard else None
-    server = Server(policy, settings, monitor)
     async with server.listening() as address:
         print(f"warming up; robots can connect: lerobot-wam drive --server={address} ...", flush=True)
         ending = asyncio.create_task(ended.wait())
@@ -116,8 +114,8 @@ async def _serve(policy: "WAMPolicy", settings: ServeSettings, title: str) -> No
         await asyncio.wait([ready, ending], return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
             ready.result()
-            print(f"ready: {', '.join(space.spec.name for space in policy.action_spaces)}", flush=True)
-            if settings.dashboard:
+            print(f"ready: {', '.join(space.spec.name for space in server.policy.action_spaces)}", flush=True)
+            if server.monitor is not None:
                 print(f"live page: {address.replace('ws', 'http', 1)}/", flush=True)
             await ending
         print("shutting down: the chunk in hand is finished", flush=True)

@@ -27,8 +27,9 @@ from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.embodiments.spec import EmbodimentSpec
 from lerobot_wam.runtime.state import Observation
 from lerobot_wam.serving.engine import Seat, Superseded
+from lerobot_wam.serving.limits import Limits
 from lerobot_wam.serving.observations import read_observation, read_pictures
-from lerobot_wam.serving.protocol import DTYPES, PATH, Limits, ProtocolError, as_array, load
+from lerobot_wam.serving.protocol import DTYPES, PATH, ProtocolError, as_array, load
 from lerobot_wam.serving.robots import REFUSED, Allowance
 
 if TYPE_CHECKING:

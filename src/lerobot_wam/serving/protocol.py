@@ -28,12 +28,13 @@ end the window. Of several plans that wait for one robot only the newest is comp
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import msgpack
 import numpy as np
+
+from lerobot_wam.serving.limits import LIMITS, Limits
 
 VERSION = 1
 """Of this protocol. Another one is refused."""
@@ -65,28 +66,6 @@ class ProtocolError(ValueError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one message may hold.
-
-    Attributes:
-        message_bytes: Its length.
-        text_bytes: Length of a string.
-        containers: Maps and lists in it, nested ones included.
-        entries: Entries of one map or list.
-        rank: Axes of an array.
-    """
-
-    message_bytes: int = 32 * 2**20
-    text_bytes: int = 4096
-    containers: int = 4096
-    entries: int = 1024
-    rank: int = 4
-
-
-LIMITS = Limits()
 
 
 def pack(message: dict[str, Any]) -> bytes:

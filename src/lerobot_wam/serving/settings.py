@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from lerobot_wam.serving.protocol import Limits
+from lerobot_wam.serving.limits import Limits
 
 _GROUP_OR_OTHERS = 0o077
 
