@@ -17,6 +17,7 @@ from lerobot.utils.constants import POLICY_POSTPROCESSOR_DEFAULT_NAME
 from lerobot.utils.device_utils import resolve_safetensors_device
 from torch import Tensor
 
+import lerobot_wam.processor_wam  # noqa: F401  (LeRobot finds the steps of a saved pipeline by their registered names)
 from lerobot_wam.adoption import adopt_dataset
 from lerobot_wam.approximations import approximations
 from lerobot_wam.batches import BatchReader

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,15 @@ def keeps_the_contract(policy: WAMPolicy, actions: torch.Tensor) -> bool:
     return bool(
         np.isfinite(flat).all() and (flat >= contract.low - 1e-6).all() and (flat <= contract.high + 1e-6).all()
     )
+
+
+def test_a_process_that_only_loads_the_policy_finds_the_steps_of_its_pipelines():
+    program = (
+        "import lerobot_wam.modeling_wam\n"
+        "from lerobot.processor import ProcessorStepRegistry\n"
+        "print(ProcessorStepRegistry.get('wam_watch'), ProcessorStepRegistry.get('wam_guard'))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_what_is_within_the_limits_is_not_touched(policy: WAMPolicy, loop: Loop):
