@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import sys
 import threading
 from pathlib import Path
 
@@ -89,12 +88,12 @@ def test_no_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     assert str(tmp_path / "none") in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["serve", "--policy.path=nowhere"], ["drive", "--server=ws://nowhere"]])
-def test_what_is_not_installed_is_named_before_anything_is_loaded(
-    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_what_is_not_installed_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    for name in [name for name in sys.modules if name.startswith(("lerobot_wam.serving", "lerobot_wam.remote"))]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "msgpack", None)
-    assert main(words) == BAD_INPUT
-    assert "pip install 'lerobot_policy_wam[serve]'" in capsys.readouterr().err
+    def run(args: object) -> int:
+        raise ModuleNotFoundError("No module named 'msgpack'", name="msgpack")
+
+    monkeypatch.setattr("lerobot_wam.cli.drive.run", run)
+    assert main(["drive", "--server=ws://nowhere"]) == BAD_INPUT
+    assert "No module named 'msgpack': pip install 'lerobot_policy_wam[serve]'" in capsys.readouterr().err
