@@ -21,7 +21,7 @@ from tiny_policies import build_policy, write_dataset
 from lerobot_wam.cli import serve
 from lerobot_wam.cli.main import main
 from lerobot_wam.modeling_wam import WAMPolicy
-from lerobot_wam.serving.settings import ServeSettings
+from lerobot_wam.serving.server import Server
 from lerobot_wam.sim.arm_robot import WAMSimArm
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -65,8 +65,8 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Served]]:
     started: list[Served] = []
     with ExitStack() as stack:
 
-        async def start(policy: WAMPolicy, settings: ServeSettings, title: str) -> None:
-            started.append(stack.enter_context(served(policy, **asdict(settings))))
+        async def start(server: Server) -> None:
+            started.append(stack.enter_context(served(server.policy, **asdict(server.settings))))
 
         monkeypatch.setattr(serve, "_serve", start)
         yield started
