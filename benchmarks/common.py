@@ -113,7 +113,7 @@ def write_result(
     """Write benchmarks/results/<name>.json and return its path.
 
     Args:
-        name: File name without its ending.
+        name: File name without its ending; slashes make folders.
         metrics: Names with units to JSON values.
         seed: Seed of the run, or seeds.
         command: What repeats it.
@@ -129,8 +129,8 @@ def write_result(
         "seed": seed,
         "metrics": metrics,
     }
-    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"\nwritten: {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
     return path

@@ -1,0 +1,69 @@
+"""What a claim comes to: numbers with intervals, and a verdict by a rule fixed before anything was measured."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lerobot_wam.report.page import NumberTable
+
+Verdict = Literal["holds", "does not hold", "undecided"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence that was tested.
+
+    Attributes:
+        claim: The sentence.
+        rule: When it holds and when not.
+        verdict: By that rule; "undecided" too where cells are missing.
+        value: The number that matters, for people.
+        note: Its interval and what it is of.
+    """
+
+    claim: str
+    rule: str
+    verdict: Verdict
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page shows of one claim.
+
+    Attributes:
+        findings: Verdicts, the most important first.
+        tables: Numbers and charts.
+        metrics: The same for `benchmarks/results/claims/<scale>/<claim>.json`: JSON values, tables as dicts of dicts.
+    """
+
+    findings: Sequence[Finding] = ()
+    tables: Sequence[NumberTable] = ()
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+def decided(interval: Sequence[float] | None, goal: float) -> Verdict:
+    """Say whether a number reaches a goal: its interval lies at or above it, below it, or on both sides.
+
+    Args:
+        interval: Lower and upper bound; None where it was not measured. Bounds may be infinite or nan (unknown).
+        goal: The least that counts as reached.
+    """
+    if interval is None or any(math.isnan(bound) for bound in interval):
+        return "undecided"
+    low, high = interval
+    return "holds" if low >= goal else "does not hold" if high < goal else "undecided"
+
+
+def all_of(verdicts: Iterable[Verdict]) -> Verdict:
+    """Holds where all hold, does not where one does not; undecided without any."""
+    found = set(verdicts)
+    return "does not hold" if "does not hold" in found else "holds" if found == {"holds"} else "undecided"
+
+
+def any_of(verdicts: Iterable[Verdict]) -> Verdict:
+    """Holds where one holds, does not where none does; undecided without any."""
+    found = set(verdicts)
+    return "holds" if "holds" in found else "does not hold" if found == {"does not hold"} else "undecided"
