@@ -82,6 +82,8 @@ class WAMConfig(PreTrainedConfig):
             official inference, in which it reads everything.
         absolute_positions: Add learned absolute positions to every token (nano).
         visual_summary: Add the convolutional summary of each chunk's first frame (nano).
+        imagines: Denoise video beside the actions, which is what a world action model is. False leaves the imagined
+            video out of network and loss: an action-only policy of the same weights, to compare with.
         noise_mode: "coupled", "decoupled" (Flash), "high_noise" or "independent".
         noise_beta_alpha: alpha of Beta(alpha, 1) in "decoupled" and "high_noise".
         action_levels: In "decoupled", one noise level per "chunk" (paper) or per action "step" (official code).
@@ -194,6 +196,7 @@ class WAMConfig(PreTrainedConfig):
     state_self_only: bool = _from_preset()
     absolute_positions: bool = _from_preset()
     visual_summary: bool = _from_preset()
+    imagines: bool = True
 
     noise_mode: Literal["coupled", "decoupled", "high_noise", "independent"] = _from_preset()
     noise_beta_alpha: float = _from_preset()
@@ -283,6 +286,7 @@ class WAMConfig(PreTrainedConfig):
         for name, value in (PRESETS[self.preset] | COMPAT[self.compat]).items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
+        self.action_only = self.action_only or not self.imagines
         self._check()
         check_dataset_argument()
         for name, stored in self.embodiments.items():
@@ -349,6 +353,11 @@ class WAMConfig(PreTrainedConfig):
             raise SettingError(
                 "action_only leaves the video unfinished, so save_predicted_video=true has nothing to save."
             )
+        if not self.imagines and (self.computed_steps == "dynamic" or self.on_surprise != "ignore"):
+            raise SettingError(
+                f"computed_steps is {self.computed_steps!r} and on_surprise {self.on_surprise!r}, but imagines=false "
+                "leaves no video to compare: set computed_steps to all, and on_surprise to ignore."
+            )
         if not 0 <= self.video_final_sigma < 1:
             raise SettingError(f"video_final_sigma is {self.video_final_sigma}; expected 0 (clean) to below 1.")
         if self.embodiments and self.embodiment not in ("auto", *self.embodiments):
@@ -411,6 +420,7 @@ class WAMConfig(PreTrainedConfig):
             absolute_positions=self.absolute_positions,
             visual_summary=summary,
             auxiliary_bc=self.auxiliary_bc_weight > 0,
+            imagines=self.imagines,
         )
 
     def get_optimizer_preset(self) -> OptimizerConfig:

@@ -165,6 +165,7 @@ class WAMPolicy(PreTrainedPolicy):
             self.codecs.image,
             rules=loop_rules(config),
             savings=replace(self.savings, remember_context=self.savings.remember_context and whole),
+            action_only=config.action_only,
             passes=self.passes,
             watching=self.alarm,
         )

@@ -1,5 +1,7 @@
 """Promises of the network that need no recorded numbers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -33,10 +35,14 @@ CONFIG = ModelConfig(
 )
 
 
-@pytest.fixture
-def model() -> WorldActionModel:
+@pytest.fixture(params=[True, False], ids=["imagining", "action_only"])
+def model(request: pytest.FixtureRequest) -> WorldActionModel:
+    return make_model(imagines=request.param)
+
+
+def make_model(imagines: bool) -> WorldActionModel:
     torch.manual_seed(0)
-    model = WorldActionModel(CONFIG)
+    model = WorldActionModel(replace(CONFIG, imagines=imagines))
     for parameter in model.parameters():  # biases and modulations away from zero, so that none can hide an error
         torch.nn.init.normal_(parameter, std=0.2)
     return model.eval()
@@ -102,7 +108,8 @@ def test_later_chunks_and_other_samples_never_leak(model: WorldActionModel) -> N
     other_video, other_action = model(changed, changed_clean, context, condition)
     assert torch.equal(other_video[:, :, :2], video[:, :, :2])
     assert torch.equal(other_action[:, :STEPS], action[:, :STEPS])
-    assert not torch.allclose(other_video[:, :, 2:], video[:, :, 2:])
+    assert not torch.allclose(other_action[:, STEPS:], action[:, STEPS:])
+    assert torch.allclose(other_video[:, :, 2:], video[:, :, 2:]) is not model.config.imagines
 
 
 @torch.no_grad()
@@ -126,6 +133,21 @@ def test_category_weights_belong_to_one_embodiment(model: WorldActionModel) -> N
         assert gradient is not None
         assert gradient[0].abs().sum() == 0
         assert gradient[1].abs().sum() > 0
+
+
+@torch.no_grad()
+def test_without_imagination_actions_read_the_past_and_no_noisy_video() -> None:
+    imagining, plain = make_model(imagines=True), make_model(imagines=False)
+    plain.load_state_dict(imagining.state_dict())  # the same weights fit both
+    window, clean, context, condition, _ = window_and_inputs(plain)
+    other = replace(window, video=torch.randn_like(window.video))
+    video, action = plain(window, clean, context, condition)
+    assert not video.any()
+    assert torch.equal(plain(other, clean, context, condition)[1], action)
+    assert not torch.allclose(plain(window, clean + 1, context, condition)[1], action)
+    assert not torch.allclose(
+        imagining(other, clean, context, condition)[1], imagining(window, clean, context, condition)[1]
+    )
 
 
 def test_auxiliary_head_predicts_a_window(model: WorldActionModel) -> None:

@@ -79,7 +79,7 @@ def _tokens(config: ModelConfig, shape: PassShape) -> tuple[int, int, int, int]:
     """Clean video, noisy video, action and state tokens."""
     clean, noisy = shape.observed * shape.frame_tokens, int(shape.noisy)
     video = config.frames_per_chunk * shape.frame_tokens
-    return clean, noisy * video, noisy * config.actions_per_chunk, noisy * config.states_per_chunk
+    return clean, noisy * video * config.imagines, noisy * config.actions_per_chunk, noisy * config.states_per_chunk
 
 
 def _linears(config: ModelConfig, shape: PassShape) -> Iterator[tuple[int, int, int]]:

@@ -174,7 +174,15 @@ def joint_loss(
 
     Returns:
         Per-sample losses; the training loss is the mean of `total`.
+
+    Raises:
+        ValueError: Video without actions for a network that imagines none.
     """
+    if not model.config.imagines and window.has_robot is not None:
+        raise ValueError(
+            "video without actions teaches a policy with imagines=false nothing: leave those datasets out, or set "
+            "--policy.imagines=true"
+        )
     latent, action = window.latent, window.action
     draws = draws or draw(window, model.config, config.noise, generators)
     table = training_table(config.noise.shift)
@@ -219,6 +227,8 @@ def joint_loss(
     else:
         video_loss = _masked_mean(video_error_BF, frame_mask)
         action_loss = _masked_mean(action_error_BTA, window.action_mask)
+    if not model.config.imagines:
+        video_loss = torch.zeros_like(action_loss)
     bc_loss = torch.zeros_like(action_loss)
     if model.config.auxiliary_bc:
         bc_loss = _masked_mean((model.clone_behavior(noisy, context).float() - action) ** 2, window.action_mask)

@@ -51,6 +51,7 @@ class ModelConfig:
         absolute_positions: Add learned absolute positions to every token (nano).
         visual_summary: Sizes of the visual summary, or None for no summary.
         auxiliary_bc: Add the behaviour-cloning head that is used in training only (needs `visual_summary`).
+        imagines: Denoise video beside the actions. False leaves the noisy video out of every sequence.
     """
 
     dim: int
@@ -76,6 +77,7 @@ class ModelConfig:
     absolute_positions: bool = False
     visual_summary: VisualSummaryConfig | None = None
     auxiliary_bc: bool = False
+    imagines: bool = True
 
     def __post_init__(self) -> None:
         if self.dim % self.num_heads or (self.dim // self.num_heads) % 2:

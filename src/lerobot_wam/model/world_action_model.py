@@ -82,11 +82,12 @@ def _sequence(
     slots = [torch.zeros(len(layout), dtype=torch.int64)]
     if noisy:
         block, blocks = max(first_noisy - 1, 0) // per_chunk, noisy // per_chunk
-        layout += video_layout(Kind.NOISY_VIDEO, first_noisy, noisy, grid, per_chunk)
+        seen = noisy if config.imagines else 0
+        layout += video_layout(Kind.NOISY_VIDEO, first_noisy, seen, grid, per_chunk)
         layout += step_layout(Kind.ACTION, block, blocks, per_action)
         layout += step_layout(Kind.STATE, block, blocks, per_state)
         first, last = 1 + noisy, 1 + noisy + blocks * per_action
-        slots += [torch.arange(1, first).repeat_interleave(grid.tokens), torch.arange(first, last)]
+        slots += [torch.arange(1, 1 + seen).repeat_interleave(grid.tokens), torch.arange(first, last)]
         # A state is modulated like the first action of its chunk (spec §1.6).
         slots.append(torch.arange(first, last, per_action // per_state))
     keys = video_layout(Kind.CLEAN_VIDEO, 0, past, grid, per_chunk) + layout
@@ -233,7 +234,8 @@ class WorldActionModel(nn.Module):
             clean_condition: First-frame conditioning channels of the clean frames.
 
         Returns:
-            Velocities of `window.video` [B, C, F, h, w] and of `window.action` [B, T, A].
+            Velocities of `window.video` [B, C, F, h, w], zero where the network imagines none, and of `window.action`
+            [B, T, A].
         """
         first_noisy = 1 - window.video.shape[2] % self.config.frames_per_chunk
         return self._denoise(window, context, None, clean_BCFhw, clean_condition, first_noisy)
@@ -358,16 +360,20 @@ class WorldActionModel(nn.Module):
         readable = sequence.readable
         if window.has_robot is not None:
             readable = hide_robots(sequence.mask, sequence.placed, window.has_robot)
-        video_BLD = self._embed_video(window.video, window.condition)
+        imagined_frames = noisy_frames if config.imagines else 0
         action_BTD = self.action_encoder(window.action.to(self.dtype), window.action_timestep, window.category)
         state_BND = self.state_encoder(window.state.to(self.dtype), window.category)
+        parts = [action_BTD, state_BND]
         if window.summary is not None:
-            chunk_frames = config.frames_per_chunk * window.summary.shape[1]
-            extra = noisy_frames - chunk_frames  # frame 0, which belongs to no chunk
-            summary = window.summary.repeat_interleave(config.frames_per_chunk * grid.tokens, dim=1)
-            video_BLD = video_BLD + nn.functional.pad(summary, (0, 0, extra * grid.tokens, 0))
-            action_BTD = action_BTD + window.summary.repeat_interleave(config.actions_per_chunk, dim=1)
-        parts = [video_BLD, action_BTD, state_BND]
+            parts[0] = action_BTD + window.summary.repeat_interleave(config.actions_per_chunk, dim=1)
+        if config.imagines:
+            video_BLD = self._embed_video(window.video, window.condition)
+            if window.summary is not None:
+                chunk_frames = config.frames_per_chunk * window.summary.shape[1]
+                extra = noisy_frames - chunk_frames  # frame 0, which belongs to no chunk
+                summary = window.summary.repeat_interleave(config.frames_per_chunk * grid.tokens, dim=1)
+                video_BLD = video_BLD + nn.functional.pad(summary, (0, 0, extra * grid.tokens, 0))
+            parts.insert(0, video_BLD)
         if clean_BCFhw is not None:
             parts.insert(0, self._embed_video(clean_BCFhw, clean_condition))
         x_BLD = self._add_positions(torch.cat(parts, dim=1), sequence.placed, grid)
@@ -378,8 +384,11 @@ class WorldActionModel(nn.Module):
         memory = None if cache is None else cache.extended(sequence.layout)
         x_BLD, time_BGD = self._transform(x_BLD, time_BG, sequence, readable, context, memory)
         first = clean_frames * grid.tokens
-        noisy = slice(first, first + noisy_frames * grid.tokens)
-        video = self.read_video(x_BLD[:, noisy], time_BGD[:, sequence.slot[noisy]], grid)
+        noisy = slice(first, first + imagined_frames * grid.tokens)
+        if config.imagines:
+            video = self.read_video(x_BLD[:, noisy], time_BGD[:, sequence.slot[noisy]], grid)
+        else:
+            video = torch.zeros_like(window.video)
         actions = slice(noisy.stop, noisy.stop + window.action.shape[1])
         return video, self.action_decoder(x_BLD[:, actions].to(self.dtype), window.category)
 

@@ -202,6 +202,8 @@ class Runtime:
         Returns:
             The dream of each session.
         """
+        if not self.model.config.imagines and (given_action or given_latents):
+            raise ValueError("this network imagines no video (imagines=false): it can act, not simulate or label")
         groups: dict[int, list[int]] = defaultdict(list)
         for session, observation in zip(sessions, observations, strict=True):
             self._instruct(session, observation.task)
