@@ -21,10 +21,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("memory") / "arm", (7, 12, 9))
 
 
-def test_items_are_equal(root: Path) -> None:
-    on_disk = LeRobotDataset(f"local/{root.name}", root=root, delta_timestamps=DELTAS)
+@pytest.mark.parametrize(("episodes", "frames"), [(None, 28), ([0, 2], 16)])
+def test_items_are_equal(root: Path, episodes: list[int] | None, frames: int) -> None:
+    on_disk = LeRobotDataset(f"local/{root.name}", root=root, episodes=episodes, delta_timestamps=DELTAS)
     in_memory = InMemoryDataset(on_disk)
-    assert len(in_memory) == len(on_disk) == 28
+    assert len(in_memory) == len(on_disk) == frames
     assert in_memory.num_frames == on_disk.num_frames
     for index in range(len(on_disk)):
         expected, item = on_disk[index], in_memory[index]
@@ -35,9 +36,3 @@ def test_items_are_equal(root: Path) -> None:
                 assert torch.equal(item[key], value), (index, key)
             else:
                 assert item[key] == value, key
-
-
-def test_a_filtered_dataset_is_refused(root: Path) -> None:
-    filtered = LeRobotDataset(f"local/{root.name}", root=root, episodes=[0])
-    with pytest.raises(ValueError, match="episode filter"):
-        InMemoryDataset(filtered)

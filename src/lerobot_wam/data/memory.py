@@ -8,6 +8,7 @@ import io
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from lerobot.datasets import LeRobotDataset
@@ -21,24 +22,23 @@ class InMemoryDataset(torch.utils.data.Dataset):
     """Gives the same items as the dataset it was made from, and passes every other attribute on.
 
     Args:
-        dataset: All episodes of a local dataset whose cameras are stored as images.
+        dataset: A local dataset, or some of its episodes, whose cameras are stored as images.
 
     Raises:
-        ValueError: The dataset is filtered or holds video files.
+        ValueError: The dataset holds video files.
     """
 
     def __init__(self, dataset: LeRobotDataset) -> None:
         self._inner = dataset
-        if dataset.meta.video_keys or dataset.episodes is not None:
+        if dataset.meta.video_keys:
             raise ValueError(
-                f"dataset {dataset.repo_id} has "
-                f"{'video files' if dataset.meta.video_keys else 'an episode filter'}: only whole datasets of stored "
-                "images can be held in memory"
+                f"dataset {dataset.repo_id} has video files: only datasets of stored images can be held in memory"
             )
         self._windows: dict[str, np.ndarray] = {}
         for key, deltas in (dataset.delta_timestamps or {}).items():
             self._windows[key] = np.array([round(delta * dataset.fps) for delta in deltas])
-        table = pq.ParquetDataset(sorted((dataset.root / "data").glob("**/*.parquet"))).read()
+        chosen = None if dataset.episodes is None else pc.field("episode_index").isin(dataset.episodes)
+        table = pq.ParquetDataset(sorted((dataset.root / "data").glob("**/*.parquet")), filters=chosen).read()
         table = table.sort_by("index")
         self._columns: dict[str, Tensor] = {}
         for key, feature in dataset.features.items():

@@ -163,7 +163,7 @@ class Source(torch.utils.data.Dataset):
             entry.repo_id,
             root=meta.root,
             revision=entry.revision,
-            episodes=None if entry.episodes is None or entry.in_memory else episodes,
+            episodes=None if entry.episodes is None else episodes,
             delta_timestamps={key: [offset / meta.fps for offset in found] for key, found in offsets.items()},
             return_uint8=True,
         )
