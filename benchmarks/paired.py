@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import lerobot_wam.plugin  # noqa: F401  (registers the policy and the environment)
 from lerobot_wam.report.statistics import wilson_interval
 from lerobot_wam.training.loop import swapped
@@ -18,24 +20,30 @@ def evaluate(policy: Path, arm: str, episodes: int, seed: int, folder: Path, fla
 
     What a folder holds is not evaluated again. `flags` are further flags of the program.
     """
+    own = [
+        f"--policy.embodiment=wam_sim_{arm}",
+        "--env.type=wam_tabletop",
+        f"--env.arm={arm}",
+        f"--eval.n_episodes={episodes}",
+        f"--eval.batch_size={min(48, episodes)}",
+        f"--seed={seed}",
+    ]
+    return [bool(success) for success in tried(policy, folder, [*own, *flags])["successes"]]
+
+
+def tried(policy: Path, folder: Path, flags: Sequence[str]) -> dict[str, Any]:
+    """Run `lerobot-eval`, unless the folder holds what came of it; returns lists with a number for each episode."""
     result = folder / "eval_info.json"
     if not result.is_file():
-        from lerobot.scripts.lerobot_eval import eval_main
+        from lerobot.scripts import lerobot_eval
 
-        flags = [
-            f"--policy.path={policy}",
-            f"--policy.embodiment=wam_sim_{arm}",
-            "--env.type=wam_tabletop",
-            f"--env.arm={arm}",
-            f"--eval.n_episodes={episodes}",
-            f"--eval.batch_size={min(48, episodes)}",
-            f"--seed={seed}",
-            f"--output_dir={folder}",
-            *flags,
-        ]
-        with swapped(sys, argv=["lerobot-eval", *flags]):
-            eval_main()
-    return [bool(success) for success in json.loads(result.read_text())["per_task"][0]["metrics"]["successes"]]
+        play = lerobot_eval.eval_policy_all  # films the first ten episodes, which costs more than playing them
+        with (
+            swapped(sys, argv=["lerobot-eval", f"--policy.path={policy}", f"--output_dir={folder}", *flags]),
+            swapped(lerobot_eval, eval_policy_all=lambda **given: play(**given | {"max_episodes_rendered": 0})),
+        ):
+            lerobot_eval.eval_main()
+    return json.loads(result.read_text())["per_task"][0]["metrics"]
 
 
 def rate(successes: Sequence[bool]) -> dict[str, Any]:
@@ -58,6 +66,33 @@ def compared(before: Sequence[float], after: Sequence[float]) -> dict[str, float
     changes = [b - a for a, b in zip(before, after, strict=True)]
     mean, half = statistics.fmean(changes), 1.96 * statistics.stdev(changes) / math.sqrt(len(changes))
     return {"scenes": len(changes), "change": mean, "change_95": (mean - half, mean + half)}
+
+
+def ratio(
+    before: Sequence[Sequence[bool]], after: Sequence[Sequence[bool]], draws: int = 10_000
+) -> dict[str, float | tuple[float, float]]:
+    """How many times as often one policy succeeds as another, with its 95 % interval (bootstrap, percentiles).
+
+    Scenes are drawn with replacement, the same for both, and so are each one's trainings. The ratio to a policy that
+    never succeeds is infinite; that of two which never do is 1.
+
+    Args:
+        before: Success on the same scenes for each training of one policy, [trainings][scenes].
+        after: The same of another; it may have another number of trainings.
+        draws: Of the bootstrap; their seed is fixed.
+    """
+    rng = np.random.default_rng(0)
+    scenes = rng.integers(len(before[0]), size=(draws, len(before[0])))
+
+    def rates(trials: Sequence[Sequence[bool]]) -> np.ndarray:
+        trainings = rng.integers(len(trials), size=(draws, len(trials)))
+        return np.asarray(trials, float)[trainings[:, :, None], scenes[:, None]].mean(axis=(1, 2))
+
+    def over(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.divide(a, b, out=np.where(a > 0, np.inf, 1.0), where=b > 0)
+
+    low, high = np.quantile(over(rates(after), rates(before)), (0.025, 0.975), method="nearest")
+    return {"ratio": float(over(np.mean(after), np.mean(before))), "ratio_95": (float(low), float(high))}
 
 
 def by_scene(trials: Sequence[Sequence[bool]]) -> list[float]:

@@ -12,13 +12,12 @@ nano's parameter count, and, as `*_resnet18`, with the backbone that they offer 
 """
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
@@ -26,7 +25,6 @@ from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import nn
-from torchvision.models.resnet import BasicBlock, ResNet
 from tqdm import tqdm
 
 from benchmarks.common import (
@@ -42,33 +40,12 @@ from benchmarks.common import (
     result_name,
     write_result,
 )
+from benchmarks.narrow import NARROW
 
 CHUNK = 8
-NARROW, STOCK = "resnet18_narrow", "resnet18"
-NARROW_WIDTH = 16
+STOCK = "resnet18"
 TOLERANCE = 0.15
 """How far the matched policies' parameter counts may be from nano's."""
-
-
-def narrow_resnet18(
-    weights: None = None, norm_layer: type[nn.Module] = nn.BatchNorm2d, replace_stride_with_dilation: object = None
-) -> ResNet:
-    """ResNet-18 with 16 instead of 64 channels in its first stage, 0.7 M instead of 11.2 M parameters."""
-    with torch.device("meta"):  # every part of it that has weights is replaced
-        net = ResNet(BasicBlock, [2, 2, 2, 2], norm_layer=norm_layer)
-    net.inplanes = NARROW_WIDTH
-    net.conv1 = nn.Conv2d(3, NARROW_WIDTH, kernel_size=7, stride=2, padding=3, bias=False)
-    net.bn1 = norm_layer(NARROW_WIDTH)
-    net.layer1 = net._make_layer(BasicBlock, NARROW_WIDTH, 2)
-    net.layer2 = net._make_layer(BasicBlock, 2 * NARROW_WIDTH, 2, stride=2)
-    net.layer3 = net._make_layer(BasicBlock, 4 * NARROW_WIDTH, 2, stride=2)
-    net.layer4 = net._make_layer(BasicBlock, 8 * NARROW_WIDTH, 2, stride=2)
-    net.fc = nn.Linear(8 * NARROW_WIDTH, 1)
-    return net
-
-
-# LeRobot's configs name a backbone by its function in this module.
-torchvision.models.resnet18_narrow = narrow_resnet18
 
 
 def act_policy(device: str, backbone: str, dim_feedforward: int) -> ACTPolicy:
@@ -177,29 +154,45 @@ def measure_training(
 def measure_acting(
     policies: dict[str, PreTrainedPolicy], repetitions: int, device: str, rng: torch.Generator
 ) -> dict[str, Any]:
-    """Time chunks of every policy in turn, one robot each; the first round only warms up."""
+    """Time chunks of every policy in turn, one robot each."""
+    for policy in policies.values():
+        policy.eval()
+        policy.reset()
+    actors = {name: policy.select_action for name, policy in policies.items()}
+    times = chunk_latencies(actors, repetitions, device, rng)
+    return {
+        name: {
+            "n_parameters": n_parameters(policy),
+            "chunk_latency_p50_ms": float(np.median(times[name])),
+            "chunk_latency_p95_ms": float(np.quantile(times[name], 0.95)),
+        }
+        for name, policy in policies.items()
+    }
+
+
+def chunk_latencies(
+    actors: Mapping[str, Callable[[dict[str, Any]], object]], repetitions: int, device: str, rng: torch.Generator
+) -> dict[str, list[float]]:
+    """Time the calls that compute a chunk (ms), of every actor in turn; a first round only warms up.
+
+    Args:
+        actors: Each takes an observation and returns an action.
+        repetitions: Chunks of each.
+        device: Where observations are, and what is waited for.
+        rng: Random observations are drawn from it.
+    """
     frames, states = torch.rand(CHUNK, 1, 3, SIZE, SIZE, generator=rng), torch.randn(CHUNK, 1, JOINTS, generator=rng)
     observations = [
         {CAMERA: frame.to(device), OBS_STATE: state.to(device), "task": [TASK]}
         for frame, state in zip(frames, states, strict=True)
     ]
-    times: dict[str, list[float]] = {name: [] for name in policies}
-    for policy in policies.values():
-        policy.eval()
-        policy.reset()
+    times: dict[str, list[float]] = {name: [] for name in actors}
     for _ in tqdm(range(1 + repetitions), desc="chunks", disable=None):
-        for name, policy in policies.items():
+        for name, act in actors.items():
             # The chunk is computed at the first step; the others take their action from it.
-            steps = [milliseconds(device, partial(policy.select_action, o)) for o in observations]
+            steps = [milliseconds(device, partial(act, observation)) for observation in observations]
             times[name].append(steps[0])
-    return {
-        name: {
-            "n_parameters": n_parameters(policy),
-            "chunk_latency_p50_ms": float(np.median(times[name][1:])),
-            "chunk_latency_p95_ms": float(np.quantile(times[name][1:], 0.95)),
-        }
-        for name, policy in policies.items()
-    }
+    return {name: found[1:] for name, found in times.items()}
 
 
 def measure(device: str, threads: int, repetitions: int, seed: int, batch_size: int) -> dict[str, Any]:

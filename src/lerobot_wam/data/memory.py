@@ -55,6 +55,10 @@ class InMemoryDataset(torch.utils.data.Dataset):
         self._start, self._end = starts[segment], ends[segment]
         self._tasks = [str(task) for task in dataset.meta.tasks.sort_values("task_index").index]
 
+    def column(self, key: str) -> Tensor:
+        """Return a feature of all frames [frames, ...], as it is stored."""
+        return self._columns[key]
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # not yet set while unpickling
             raise AttributeError(name)
