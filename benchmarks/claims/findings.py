@@ -67,3 +67,19 @@ def any_of(verdicts: Iterable[Verdict]) -> Verdict:
     """Holds where one holds, does not where none does; undecided without any."""
     found = set(verdicts)
     return "holds" if "holds" in found else "does not hold" if found == {"does not hold"} else "undecided"
+
+
+def percent(found: Mapping[str, Any]) -> str:
+    """A success rate, from `paired.rate`, for people."""
+    low, high = found["success_wilson_95"]
+    return f"{100 * found['success_rate']:.0f} % ({100 * low:.0f}–{100 * high:.0f})"
+
+
+def times(*ratios: float) -> str:
+    """A ratio, or its interval, for people."""
+    return "×" + "–".join("∞" if math.isinf(ratio) else f"{ratio:.1f}" for ratio in ratios)
+
+
+def points(*changes: float) -> str:
+    """A difference of success rates, or its interval, for people."""
+    return " to ".join(f"{100 * change:+.0f}" for change in changes) + " points"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 NANO = "nano"
+OUTPUTS = Path("outputs/claims")
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Scale:
         labels: Demonstrations of each seen task: the settings of claim A.
         deciding: Those of them in which claim A is decided; they come first.
         few: Demonstrations of each seen task in claim B and in scaling.
+        fewer_tasks: Parts of `seen`, fewest tasks first, that scaling demonstrates in as many episodes.
         budgets: "clock", as much training time for all; "samples", as many samples for all.
         seconds: Training time of ours under "clock".
         steps: Optimizer steps of all contestants in place of `seconds`, where nothing about time is claimed.
@@ -57,6 +59,10 @@ class Scale:
     labels: tuple[int, ...] = (5, 20, 100)
     deciding: tuple[int, ...] = (5, 20)
     few: int = 20
+    fewer_tasks: tuple[str, ...] = (
+        "left-green,right-blue,away-red",
+        "left-green,right-blue,away-red,left-blue,right-red,away-green",
+    )
     budgets: tuple[str, ...] = ("clock", "samples")
     seconds: float = 150.0
     steps: int | None = None
@@ -78,7 +84,7 @@ class Scale:
     @property
     def outputs(self) -> Path:
         """Where recordings, policies and trials are kept."""
-        return Path("outputs/claims") / self.name
+        return OUTPUTS / self.name
 
 
 def size(dim: int, layers: int, head: int = 32) -> tuple[str, ...]:
@@ -96,6 +102,7 @@ SMOKE = Scale(
     labels=(40,),
     deciding=(40,),
     few=40,
+    fewer_tasks=(),
     budgets=("samples",),
     steps=60,
     batch_size=16,

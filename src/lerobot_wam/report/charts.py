@@ -99,6 +99,51 @@ def line_chart(
     )
 
 
+@dataclass(frozen=True)
+class Interval:
+    """One row of an interval chart.
+
+    Attributes:
+        name: In front of it.
+        value: Share, 0 to 1.
+        low: Lower bound of its interval.
+        high: Upper bound.
+        strong: Drawn in colour; the others, which it is compared with, in grey.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    strong: bool = False
+
+
+def interval_chart(title: str, rows: Sequence[Interval]) -> str:
+    """Draw shares with their intervals, one below the other, on an axis from 0 to 100 %.
+
+    Returns:
+        An `<svg>` element for an HTML page, WIDTH wide and as high as its rows need.
+    """
+    height, left = 46 + 18 * len(rows), 140
+
+    def column(share: float) -> float:
+        return left + share * (WIDTH - left - 16)
+
+    parts = [_text(4, 14, title, size=12, colour="var(--ink,#222)", weight=600)]
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        parts.append(_line(column(tick), 24, column(tick), height - 20, _FAINT))
+        parts.append(_text(column(tick), height - 6, f"{100 * tick:.0f} %", anchor="middle"))
+    for index, row in enumerate(rows):
+        y, colour = 36 + 18 * index, _COLOURS[0] if row.strong else _MUTED
+        parts.append(_text(4, y + 3.5, row.name, weight=600 if row.strong else 400))
+        parts.append(_line(column(row.low), y, column(row.high), y, colour, width=2))
+        parts.append(f'<circle cx="{column(row.value):.1f}" cy="{y}" r="4" style="fill:{colour}"/>')
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'aria-label="{escape(title)}" style="{_FONT}">{"".join(parts)}</svg>'
+    )
+
+
 def chart_grid(charts: Sequence[str], columns: int = 3) -> str:
     """Join charts into one SVG file of their own, on a white ground; an empty one without charts."""
     columns = max(1, min(columns, len(charts)))

@@ -1,0 +1,184 @@
+"""Claim A: unseen tasks, and unseen scenes, more than twice as well as policies that learn actions only.
+
+A cell is one contestant, trained by one budget on so many demonstrations of each seen task with one seed, and tried
+under three conditions on scenes that are the same for all. Never chosen by success: the last checkpoint acts, its
+weight average where it keeps one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from typing import Any
+
+from benchmarks.claims.cells import Cell
+from benchmarks.claims.contestants import CONTESTANTS
+from benchmarks.claims.findings import Finding, Report, Verdict, all_of, any_of, decided, points, times
+from benchmarks.claims.runs import Run, conditions, measured, ours, steps
+from benchmarks.claims.scales import NANO, Scale
+from benchmarks.claims.summaries import Group, against, against_table, group, success, success_table
+from lerobot_wam.report.page import NumberTable
+
+TITLE = "A · Unseen tasks and unseen scenes"
+CLAIMANT = "ours_prior"
+ACTION_ONLY = ("no_video_scratch", "act", "diffusion", "multi_task_dit")
+"""Policies that have never seen video: those the claim is about. The others say where a difference comes from."""
+GOAL = 2.0
+"""Times as many successes as each of them."""
+MARGIN = 0.05
+"""Of seen-task success that counts as no loss."""
+CONDITIONS = ("seen", "unseen_tasks", "unseen_scenes")
+
+
+def cells(scale: Scale) -> list[Cell]:
+    """Those that decide first; then more demonstrations; then equal samples."""
+    rest = tuple(labels for labels in scale.labels if labels not in scale.deciding)
+    return [
+        Cell(
+            "a",
+            cell_name(who, size, labels, budget, seed),
+            seed,
+            partial(_measured, scale, budget, Run(who, labels, 0, seed, size)),
+        )
+        for budget, group in product(scale.budgets, (scale.deciding, rest))
+        for seed in scale.seeds
+        for who in scale.contestants
+        for size in (scale.sizes_in_claim_a if ours(who) else (NANO,))
+        for labels in group
+    ]
+
+
+def cell_name(contestant: str, size: str, labels: int, budget: str, seed: int) -> str:
+    """Name of a cell."""
+    return f"{entrant(contestant, size)}-{labels}_labels-{budget}-seed_{seed}"
+
+
+def entrant(contestant: str, size: str) -> str:
+    """Name of a contestant, with its size where that is not nano's."""
+    return contestant if size == NANO else f"{contestant}_{size}"
+
+
+def _measured(scale: Scale, budget: str, run: Run) -> dict[str, Any]:
+    run = replace(run, steps=steps(scale, budget, run.contestant, run.size))
+    return {"budget": budget} | measured(scale, run, conditions(scale))
+
+
+def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
+    """Success of all, ours from the prior against each, and what that says."""
+    findings: list[Finding] = []
+    tables: list[NumberTable] = []
+    metrics: dict[str, Any] = {}
+    entrants = [(who, size) for who in scale.contestants for size in (scale.sizes_in_claim_a if ours(who) else (NANO,))]
+    for budget in scale.budgets:
+        groups = {
+            labels: {
+                entrant(who, size): found
+                for who, size in entrants
+                if (found := group(records, [cell_name(who, size, labels, budget, seed) for seed in scale.seeds]))
+            }
+            for labels in scale.labels
+        }
+        successes = {labels: {who: success(found) for who, found in by.items()} for labels, by in groups.items()}
+        against_each = {
+            labels: {who: against(found, by[CLAIMANT]) for who, found in by.items() if who != CLAIMANT}
+            for labels, by in groups.items()
+            if CLAIMANT in by
+        }
+        metrics[budget] = {"success": successes, "ours_prior_against": against_each}
+        if any(groups.values()):
+            tables += [
+                success_table(
+                    f"Success with equal {'training time' if budget == 'clock' else 'samples'}",
+                    "Columns say under which condition, and after how many demonstrations of each seen task.",
+                    _columns(successes),
+                    CLAIMANT,
+                    "; ".join(f"{who}: {CONTESTANTS[who].how}" for who in scale.contestants),
+                ),
+                against_table(f"Ours from the prior against each ({budget} budget)", _columns(against_each)),
+            ]
+        whole = {
+            labels: {who: cases for who, cases in by.items() if _whole(scale, groups[labels], who)}
+            for labels, by in against_each.items()
+        }
+        findings += _findings(scale, budget, whole)
+    return Report(findings, tables, metrics)
+
+
+def _columns(found: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    return {
+        f"{condition.replace('_', ' ')}, {labels}": {who: cases[condition] for who, cases in by.items()}
+        for condition in CONDITIONS
+        for labels, by in found.items()
+        if by
+    }
+
+
+def _whole(scale: Scale, by: Mapping[str, Group], who: str) -> bool:
+    return len(by[who]) == len(by[CLAIMANT]) == len(scale.seeds)
+
+
+def _findings(scale: Scale, budget: str, found: Mapping[int, Mapping[str, Any]]) -> list[Finding]:
+    """Verdicts on complete cells; `found` is labels -> contestant -> condition -> ours from the prior against it."""
+    rivals = [who for who in ACTION_ONLY if who in scale.contestants]
+
+    def cases(labels: int, condition: str) -> dict[str, Any] | None:
+        """Against each rival; None where one is missing."""
+        by = found.get(labels, {})
+        return {who: by[who][condition] for who in rivals} if by.keys() >= set(rivals) else None
+
+    def verdict(labels: int, condition: str, key: str, goal: float) -> Verdict:
+        measured = cases(labels, condition)
+        return all_of(decided(case[key], goal) for case in measured.values()) if measured else "undecided"
+
+    findings = []
+    for condition in CONDITIONS[1:]:
+        hardest = [  # the rival that leaves the smallest ratio, at each number of demonstrations
+            (*min(((case["ratio"], who) for who, case in measured.items())), labels)
+            for labels in scale.deciding
+            if (measured := cases(labels, condition))
+        ]
+        value, note = "–", "cells are missing"
+        if hardest:
+            best, who, labels = max(hardest)
+            case = found[labels][who][condition]
+            value = times(best)
+            note = (
+                f"against {CONTESTANTS[who].label} after {labels} demonstrations: {times(*case['ratio_95'])}, "
+                f"{points(*case['change_95'])}"
+            )
+        findings.append(
+            Finding(
+                f"{condition.replace('_', ' ').capitalize()}, {budget} budget: ours from the prior succeeds at least "
+                "twice as often as every action-only policy.",
+                f"Holds where, after {' or '.join(map(str, scale.deciding))} demonstrations of each task, the 95 % "
+                f"interval of the ratio to each of {', '.join(rivals)} lies at {GOAL:g} or above; does not where, "
+                "after each of these, one interval lies below.",
+                any_of(verdict(labels, condition, "ratio_95", GOAL) for labels in scale.deciding),
+                value,
+                note,
+            )
+        )
+    changes = [
+        (case["change"], who, labels)
+        for labels in scale.deciding
+        for who, case in (cases(labels, "seen") or {}).items()
+    ]
+    value, note = "–", "cells are missing"
+    if changes:
+        worst, who, labels = min(changes)
+        value = points(worst)
+        note = (
+            f"against {CONTESTANTS[who].label} after {labels} demonstrations: "
+            f"{points(*found[labels][who]['seen']['change_95'])}"
+        )
+    findings.append(
+        Finding(
+            f"Seen tasks, {budget} budget: ours from the prior is not below the best action-only policy.",
+            f"Holds where the 95 % interval of every paired difference lies above {-100 * MARGIN:.0f} points, after "
+            "each number of demonstrations; does not where one lies below.",
+            all_of(verdict(labels, "seen", "change_95", -MARGIN) for labels in scale.deciding),
+            value,
+            note,
+        )
+    )
+    return findings

@@ -1,0 +1,158 @@
+"""Claim C: thirty minutes of play move a policy to a new robot, while it keeps its skills.
+
+A policy of three arms meets a fourth, of which it gets so many simulated minutes of play, named after what happened,
+and then instructions that were never demonstrated on it. `benchmarks.adaptation` does the measuring: beside the adapted
+policy, the same network with a robot's weights from scratch; and the three arms before and after.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from benchmarks.adaptation import measure
+from benchmarks.claims.cells import Cell
+from benchmarks.claims.data import ARM, ARMS, OTHER_ARMS, PLAY, entry, first_minutes, minutes, recorded
+from benchmarks.claims.findings import Finding, Report, Verdict, all_of, decided, percent, points
+from benchmarks.claims.prior import train_mixture
+from benchmarks.claims.runs import FIRST_SCENE
+from benchmarks.claims.scales import NANO, Scale
+from benchmarks.paired import rate
+from lerobot_wam.data.recipe import MixtureRecipe
+from lerobot_wam.report.charts import Interval, interval_chart
+from lerobot_wam.report.page import NumberTable
+from lerobot_wam.sim.episodes import NAMED_PLAY, Recipe
+from lerobot_wam.training.adapt_plan import AdaptPlan
+
+TITLE = "C · A new robot from play"
+NEW_ARM = OTHER_ARMS[-1]
+KNOWN_ARMS = (ARM, *OTHER_ARMS[:-1])
+TASKS = "single:13,play:3"
+"""What the three arms are trained on: instructions, and play that is called play."""
+SHARE, LOSS = 0.5, -0.05
+"""Of the known arms' success that the new one has to reach, and what these may lose."""
+
+
+def cells(scale: Scale) -> list[Cell]:
+    """The most play first: it decides."""
+    return [
+        Cell("c", cell_name(length, seed), seed, partial(_measured, scale, length, seed))
+        for length in reversed(scale.play_minutes)
+        for seed in scale.seeds
+    ]
+
+
+def cell_name(length: float, seed: int) -> str:
+    """Name of a cell: minutes of play and a seed."""
+    return f"{length:g}_minutes-seed_{seed}"
+
+
+def known(scale: Scale) -> tuple[Path, MixtureRecipe]:
+    """Return the policy of three arms, trained as far as it is not, and what it was trained on."""
+    roots = [recorded(scale, f"arm-{arm}", scale.arm_episodes, Recipe(TASKS, arm, seed=ARMS)) for arm in KNOWN_ARMS]
+    recipe = MixtureRecipe(tuple(entry(root) for root in roots))
+    return train_mixture(scale, recipe, NANO, scale.arm_steps, 0, scale.outputs / "three_arms"), recipe
+
+
+def _measured(scale: Scale, length: float, seed: int) -> dict[str, Any]:
+    root, episodes = first_minutes(scale, f"play-{NEW_ARM}", length, Recipe(NAMED_PLAY, NEW_ARM, seed=PLAY))
+    checkpoint, recipe = known(scale)
+    plan = AdaptPlan(
+        checkpoint,
+        entry(root, episodes),
+        scale.outputs / "adapted" / cell_name(length, seed),
+        cotrain=recipe,
+        steps=scale.adapt_steps,
+        batch_size=scale.batch_size,
+        eval_every=scale.adapt_steps // 6,
+        patience=6,
+        windows=120,
+        seed=seed,
+        device=scale.device,
+        flags=("--num_workers=0",),
+    )
+    return {"minutes_of_play": minutes(root, episodes)} | measure(
+        [plan], NEW_ARM, KNOWN_ARMS, scale.episodes, FIRST_SCENE
+    )
+
+
+def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
+    """Success on the new arm and on the known ones, by minutes of play."""
+    found = {
+        length: [records[name]["metrics"] for seed in scale.seeds if (name := cell_name(length, seed)) in records]
+        for length in scale.play_minutes
+    }
+    metrics = {f"{length:g}_minutes": _summary(cells) for length, cells in found.items() if cells}
+    most = f"{scale.play_minutes[-1]:g}_minutes"
+    case = metrics[most] if len(found[scale.play_minutes[-1]]) == len(scale.seeds) else None
+    verdict: Verdict = "undecided"
+    if case:
+        reached = decided(case["adapted"]["success_wilson_95"], SHARE * case["known_arms"]["before"])
+        verdict = all_of((reached, decided(case["known_arms"]["change_95"], LOSS)))
+    finding = Finding(
+        f"{scale.play_minutes[-1]:g} minutes of play move the policy to a new robot, and it keeps its skills.",
+        f"Holds where success on instructed tasks there, its 95 % interval, lies at {100 * SHARE:.0f} % of the known "
+        f"arms' or above, and the change of these, its interval, at {100 * LOSS:.0f} points or above; does not where "
+        "one lies below.",
+        verdict,
+        percent(case["adapted"]) if case else "–",
+        f"known arms {100 * case['known_arms']['before']:.0f} % before; {points(*case['known_arms']['change_95'])}"
+        if case
+        else "cells are missing",
+    )
+    return Report([finding], [_table(metrics)] if metrics else [], metrics)
+
+
+def _summary(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Cells of one length together."""
+    arms = [cell["seen_arms"] for cell in cells]
+    return {kind: _pooled([cell["success"][kind] for cell in cells]) for kind in ("adapted", "heads_from_scratch")} | {
+        "known_arms": {
+            "before": fmean(arm["before"] for arm in arms),
+            "after": fmean(arm["after"] for arm in arms),
+            # The bounds' mean: all seeds share their scenes, so nothing is gained by counting these again.
+            "change_95": [fmean(bounds) for bounds in zip(*(arm["change_95"] for arm in arms), strict=True)],
+        },
+        "minutes_of_play": fmean(cell["minutes_of_play"] for cell in cells),
+        "below_better_yardstick": fmean(
+            own["adapted"]["below_better_yardstick"] for cell in cells for own in cell["by_seed"].values()
+        ),
+    }
+
+
+def _pooled(rates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    successes, episodes = (sum(found[key] for found in rates) for key in ("successes", "n_episodes"))
+    return rate([True] * successes + [False] * (episodes - successes))
+
+
+def _table(metrics: Mapping[str, Mapping[str, Any]]) -> NumberTable:
+    charts = [
+        interval_chart(
+            f"{NEW_ARM}, {length.replace('_', ' ')} of play",
+            [
+                Interval(kind.replace("_", " "), m["success_rate"], *m["success_wilson_95"], strong=kind == "adapted")
+                for kind in ("heads_from_scratch", "adapted")
+                for m in [case[kind]]
+            ],
+        )
+        for length, case in metrics.items()
+    ]
+    rows = {
+        length.replace("_", " "): [
+            percent(case["adapted"]),
+            percent(case["heads_from_scratch"]),
+            f"{100 * case['known_arms']['before']:.0f} → {100 * case['known_arms']['after']:.0f} % "
+            f"({points(*case['known_arms']['change_95'])})",
+            f"{100 * case['below_better_yardstick']:.0f} %",
+        ]
+        for length, case in metrics.items()
+    }
+    return NumberTable(
+        "Success by minutes of play",
+        f"Instructed tasks on the {NEW_ARM}, none of which was demonstrated there, with 95 % Wilson intervals; and on "
+        "the three arms known before, on the same scenes before and after.",
+        ("adapted", "heads from scratch", "known arms", "action error below better yardstick"),
+        rows,
+        charts,
+    )

@@ -1,0 +1,139 @@
+"""The video prior: our network, trained on video alone, from which the policies "from the prior" start.
+
+It sees all four arms do the seen tasks, alone and two in a row, in varied scenes: never a held-out task, never an
+action, never a scene of another recording. Measured on recordings that it did not learn from: the loss of its video,
+and its dreams beside the last frame repeated and beside the codec, the best that any dream could be.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import default_collate
+
+from benchmarks.claims.cells import Cell
+from benchmarks.claims.data import ARM, OTHER_ARMS, PRIOR, held_out, minutes, recorded, video
+from benchmarks.claims.findings import Finding, Report, decided
+from benchmarks.claims.scales import Scale
+from benchmarks.claims.training import last_checkpoint, resumed_or_new
+from lerobot_wam.data.mixture import Mixture
+from lerobot_wam.data.recipe import MixtureEntry, MixtureRecipe
+from lerobot_wam.modeling_wam import WAMPolicy
+from lerobot_wam.report.clips import open_episodes, read_clip
+from lerobot_wam.report.dream import DreamResult, dream
+from lerobot_wam.report.metrics import pool
+from lerobot_wam.report.page import NumberTable
+from lerobot_wam.sim.episodes import Recipe
+from lerobot_wam.training.loop import train, window_shape
+
+TITLE = "The video prior"
+_WINDOWS = 64
+
+
+def cells(scale: Scale) -> list[Cell]:
+    """One prior of each size that claim A needs."""
+    return [Cell("prior", size, 0, lambda size=size: measured(scale, size)) for size in scale.sizes_in_claim_a]
+
+
+def videos(scale: Scale) -> list[MixtureEntry]:
+    """What the prior learns from: all arms, in equal parts."""
+    recipes = {arm: Recipe(scale.prior_tasks, arm, seed=PRIOR, looks="varied") for arm in (ARM, *OTHER_ARMS)}
+    return [video(recorded(scale, f"prior-{arm}", scale.prior_episodes, recipe)) for arm, recipe in recipes.items()]
+
+
+def trained_prior(scale: Scale, size: str) -> Path:
+    """Return the prior's last checkpoint, trained as far as it is not."""
+    folder = scale.outputs / "prior" / size
+    return train_mixture(scale, MixtureRecipe(tuple(videos(scale))), size, scale.prior_steps, 0, folder)
+
+
+def train_mixture(scale: Scale, recipe: MixtureRecipe, size: str, steps: int, seed: int, folder: Path) -> Path:
+    """Train ours from scratch on a mixture, or go on where it was interrupted; gives the last checkpoint."""
+    flags = ("--policy.type=wam", "--policy.preset=nano", "--policy.max_chunks=1", *scale.flags, *scale.sizes[size])
+    arguments = resumed_or_new(folder, steps, scale.batch_size, seed, scale.device, flags)
+    if arguments is not None:
+        train(arguments, recipe)
+    return last_checkpoint(folder)
+
+
+def measured(scale: Scale, size: str) -> dict[str, Any]:
+    """Train a prior and measure it; what its cell's file holds."""
+    checkpoint = trained_prior(scale, size)
+    policy = WAMPolicy.from_pretrained(checkpoint)
+    torch.manual_seed(0)
+    untrained = WAMPolicy(policy.config)
+    learned = videos(scale)
+    kept_back = {arm: held_out(scale, scale.prior_tasks, "varied", arm) for arm in (ARM, *OTHER_ARMS)}
+    unseen = held_out(scale, scale.seen, "unseen")
+    entries = [video(root) for root in kept_back.values()]
+    return {
+        "size": size,
+        "n_parameters": sum(parameter.numel() for parameter in policy.model.parameters()),
+        "steps": scale.prior_steps,
+        "batch_size": scale.batch_size,
+        "tasks": scale.prior_tasks,
+        "episodes": {found.name: scale.prior_episodes for found in learned},
+        "minutes_of_video": sum(minutes(Path(str(found.root))) for found in learned),
+        "held_out_video_loss": {
+            "trained": video_loss(policy, entries),
+            "untrained": video_loss(untrained, entries),
+        },
+        "dreams": {
+            "varied_scenes": scores(dreams(policy, kept_back[ARM], scale.held_out)),
+            "unseen_scenes": scores(dreams(policy, unseen, scale.held_out)),
+        },
+    }
+
+
+@torch.no_grad()
+def video_loss(policy: WAMPolicy, entries: Sequence[MixtureEntry]) -> float:
+    """Mean video loss of a policy on fixed windows and noise of recordings."""
+    shape, config = window_shape(policy.config), policy.config
+    windows = Mixture(MixtureRecipe(tuple(entries)), shape, config.embodiments, seed=0)
+    batch = default_collate([windows[index] for index in range(_WINDOWS)])
+    batch |= {key: batch[key] / 255 for key in windows.meta.camera_keys if key in batch}
+    return policy.eval()(batch)[1]["video_loss"]
+
+
+def dreams(policy: WAMPolicy, root: Path, count: int) -> list[DreamResult]:
+    """Closed-loop dreams of a recording's first episodes, one chunk after the other to the end."""
+    dataset = open_episodes(policy, root=root)
+    return [dream(policy, read_clip(policy, dataset, episode), seed=episode) for episode in range(count)]
+
+
+def scores(found: Sequence[DreamResult]) -> dict[str, dict[str, float]]:
+    """PSNR and SSIM over all clips: of what was imagined, of the last frame repeated, of the codec alone."""
+    return {
+        name: pool([result.scores[key] for result in found]).summary()
+        for name, key in {"imagined": "imagined", "last_frame_repeated": "copy", "codec_alone": "codec"}.items()
+    }
+
+
+def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
+    """Whether dreams are closer to what happened than the last frame is, in scenes never seen."""
+    findings, rows = [], {}
+    for size, record in records.items():
+        m = record["metrics"]
+        for scenes, score in m["dreams"].items():
+            rows[f"{size}, {scenes.replace('_', ' ')}"] = [f"{row['psnr_moving']:.2f} dB" for row in score.values()]
+        gain = m["dreams"]["varied_scenes"]["imagined"]["psnr_moving"]
+        gain -= m["dreams"]["varied_scenes"]["last_frame_repeated"]["psnr_moving"]
+        findings.append(
+            Finding(
+                f"The prior ({size}) imagines better than the last frame repeated.",
+                "Holds where the moving pixels of held-out clips are closer to what happened.",
+                decided((gain, gain), 0),
+                f"{gain:+.1f} dB",
+                f"moving pixels, {scale.held_out} held-out clips; {m['minutes_of_video']:.0f} min of video, "
+                f"held-out video loss {m['held_out_video_loss']['untrained']:.2f} → "
+                f"{m['held_out_video_loss']['trained']:.2f}",
+            )
+        )
+    table = NumberTable(
+        "Dreams of the prior",
+        "PSNR of the moving pixels on recordings that it did not learn from.",
+        ("imagined", "last frame repeated", "codec alone"),
+        rows,
+    )
+    return Report(findings, [table] if rows else [], {size: record["metrics"] for size, record in records.items()})

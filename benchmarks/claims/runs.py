@@ -1,0 +1,134 @@
+"""A contestant, trained on so many demonstrations for so many steps, and then tried under several conditions.
+
+A run's folder is named after all that it depends on, so cells of different claims share the runs that they have in
+common.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.claims.budget import load_costs, steps_for
+from benchmarks.claims.contestants import CONTESTANTS, Condition, Data, evaluate, train
+from benchmarks.claims.data import ARM, demonstrations
+from benchmarks.claims.prior import trained_prior
+from benchmarks.claims.scales import NANO, Scale
+from benchmarks.paired import rate
+from lerobot_wam.data.recipe import MixtureEntry
+
+FIRST_SCENE = 100_000
+"""All contestants are tried on scenes 100000, 100001, ... of a condition."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        contestant: Its name.
+        labels: Demonstrations of each task.
+        steps: Optimizer steps.
+        seed: Of training.
+        size: Of the network, a key of `Scale.sizes`; only ours has sizes.
+        tasks: What is demonstrated; None takes the scale's seen tasks.
+        looks: Of the demonstrations' scenes.
+        video: Name of the `videos` that are trained on besides.
+    """
+
+    contestant: str
+    labels: int
+    steps: int
+    seed: int
+    size: str = NANO
+    tasks: str | None = None
+    looks: str = "plain"
+    video: str = "no_video"
+
+    @property
+    def name(self) -> str:
+        """All of it but the seed."""
+        parts = [f"{self.contestant}_{self.size}", f"{self.labels}_labels", f"{self.steps}_steps"]
+        parts += [self.tasks.replace(",", "_")] if self.tasks else []
+        return "-".join([*parts, self.looks, self.video])
+
+
+def ours(contestant: str) -> bool:
+    """Whether a contestant is our network, in whatever training."""
+    return contestant.startswith(("ours_", "no_video_"))
+
+
+def steps(scale: Scale, budget: str, contestant: str, size: str = NANO) -> int:
+    """Return the optimizer steps of a contestant.
+
+    Args:
+        scale: Its `seconds` are the time of all under "clock", and of nano under "samples".
+        budget: "clock" or "samples".
+        contestant: Its name.
+        size: Of its network.
+    """
+    if scale.steps is not None:
+        return scale.steps
+    whose = (contestant, size) if budget == "clock" else ("ours_scratch", NANO)
+    return steps_for(CONTESTANTS[whose[0]], scale.seconds, load_costs(scale.name), whose[1])
+
+
+def trained(scale: Scale, run: Run, videos: Sequence[MixtureEntry] = ()) -> Path:
+    """Return a run's last checkpoint, trained as far as it is not."""
+    contestant = CONTESTANTS[run.contestant]
+    root, episodes = demonstrations(scale, run.labels, run.tasks, run.looks)
+    return train(
+        contestant,
+        Data(root, episodes),
+        steps=run.steps,
+        batch_size=scale.batch_size,
+        seed=run.seed,
+        folder=_folder(scale, "policies", run),
+        device=scale.device,
+        prior=trained_prior(scale, run.size) if contestant.starts_from_prior else None,
+        video=videos,
+        flags=(*scale.flags, *scale.sizes[run.size]) if ours(run.contestant) else (),
+    )
+
+
+def measured(
+    scale: Scale, run: Run, conditions: Sequence[Condition], videos: Sequence[MixtureEntry] = ()
+) -> dict[str, Any]:
+    """Train a run and try it; what a cell's file holds of it.
+
+    `outcomes` has one digit a scene, in their order, 1 for a success.
+    """
+    policy = trained(scale, run, videos)
+    found = {}
+    for condition in conditions:
+        folder = _folder(scale, "trials", run) / condition.name
+        trials = evaluate(
+            policy, condition, episodes=scale.episodes, seed=FIRST_SCENE, folder=folder, device=scale.device
+        )
+        found[condition.name] = rate(trials.successes) | {
+            "progress": statistics.fmean(trials.progress),
+            "outcomes": "".join(str(int(success)) for success in trials.successes),
+        }
+    return {
+        "contestant": run.contestant,
+        "size": run.size,
+        "labels_per_task": run.labels,
+        "steps": run.steps,
+        "batch_size": scale.batch_size,
+        "first_scene": FIRST_SCENE,
+        "conditions": found,
+    }
+
+
+def conditions(scale: Scale) -> tuple[Condition, ...]:
+    """Seen tasks in the scenes of the demonstrations; unseen tasks there; seen tasks in scenes never seen."""
+    return (
+        Condition("seen", scale.seen, "plain", ARM),
+        Condition("unseen_tasks", scale.unseen, "plain", ARM),
+        Condition("unseen_scenes", scale.seen, "unseen", ARM),
+    )
+
+
+def _folder(scale: Scale, kind: str, run: Run) -> Path:
+    return scale.outputs / kind / run.name / f"seed_{run.seed}"

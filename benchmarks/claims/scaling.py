@@ -1,0 +1,96 @@
+"""Scaling: success on unseen tasks against the size of the network, and against the diversity of as much data.
+
+Sizes learn from scratch, for a prior is of one size, from the most demonstrations and from equally many samples.
+Diversity is that of the tasks in as many demonstrations, every verb and colour of the unseen tasks always among them,
+and that of their scenes; there ours starts from the prior.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from benchmarks.claims.cells import Cell
+from benchmarks.claims.findings import Finding, Report, decided, points
+from benchmarks.claims.runs import Run, conditions, measured, steps
+from benchmarks.claims.scales import Scale
+from benchmarks.claims.summaries import against, group, success, success_table
+from lerobot_wam.sim.tasks import select_tasks
+
+TITLE = "Scaling · Size and diversity"
+GOAL = 0.05
+"""More success on unseen tasks that counts as more."""
+
+STATEMENTS = {
+    "size": "A larger network succeeds more often on unseen tasks",
+    "tasks": "As many demonstrations of more tasks lift success on unseen tasks",
+    "scenes": "As many demonstrations in more scenes lift success on unseen tasks",
+}
+
+
+def settings(scale: Scale) -> dict[str, dict[str, Run]]:
+    """Question -> setting, from least to most -> its run with seed 0, without its steps."""
+    whole = Run("ours_prior", scale.few, 0, 0)
+    episodes = scale.few * len(select_tasks(scale.seen))
+    return {
+        "size": {name: Run("ours_scratch", scale.labels[-1], 0, 0, size=name) for name in scale.sizes},
+        "tasks": {
+            f"{(count := len(select_tasks(tasks)))}_tasks": replace(whole, labels=episodes // count, tasks=tasks)
+            for tasks in scale.fewer_tasks
+        }
+        | {"all_tasks": whole},
+        "scenes": {"plain": whole, "varied": replace(whole, looks="varied")},
+    }
+
+
+def cells(scale: Scale) -> list[Cell]:
+    """All settings of each seed; one that two questions share is trained once."""
+    return [
+        Cell("scaling", cell_name(question, name, seed), seed, partial(_measured, scale, replace(run, seed=seed)))
+        for seed in scale.seeds
+        for question, runs in settings(scale).items()
+        for name, run in runs.items()
+    ]
+
+
+def cell_name(question: str, setting: str, seed: int) -> str:
+    """Name of a cell."""
+    return f"{question}-{setting}-seed_{seed}"
+
+
+def _measured(scale: Scale, run: Run) -> dict[str, Any]:
+    return measured(scale, replace(run, steps=steps(scale, "samples", run.contestant)), conditions(scale))
+
+
+def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
+    """Success from least to most of each, and whether the most is better than the least."""
+    findings, tables, metrics = [], [], {}
+    for question, runs in settings(scale).items():
+        groups = {
+            name: found
+            for name in runs
+            if (found := group(records, [cell_name(question, name, seed) for seed in scale.seeds]))
+        }
+        least, *_, most = runs
+        gain = None
+        if all(len(groups.get(name, ())) == len(scale.seeds) for name in (least, most)):
+            gain = against(groups[least], groups[most])
+        findings.append(
+            Finding(
+                f"{STATEMENTS[question]} ({most} against {least}).",
+                f"Holds where the 95 % interval of the paired difference lies at {points(GOAL)} or above; does not "
+                "where it lies below.",
+                decided(gain and gain["unseen_tasks"]["change_95"], GOAL),
+                points(gain["unseen_tasks"]["change"]) if gain else "–",
+                points(*gain["unseen_tasks"]["change_95"]) if gain else "cells are missing",
+            )
+        )
+        if groups:
+            successes = {name: success(found) for name, found in groups.items()}
+            metrics[question] = {"success": successes} | ({"most_against_least": gain} if gain else {})
+            columns = {
+                condition.name.replace("_", " "): {name: found[condition.name] for name, found in successes.items()}
+                for condition in conditions(scale)
+            }
+            tables.append(success_table(f"Success against {question}", "From least to most.", columns, most))
+    return Report(findings, tables, metrics)

@@ -1,0 +1,91 @@
+"""Cells of one setting that differ in their seed, taken together; settings beside each other.
+
+A cell's record here is one that `runs.measured` made. Settings are compared on scenes that all were tried in.
+"""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from benchmarks.claims.findings import percent, points, times
+from benchmarks.paired import by_scene, compared, rate, ratio
+from lerobot_wam.report.charts import Interval, interval_chart
+from lerobot_wam.report.page import NumberTable
+
+Group = Sequence[Mapping[str, Any]]
+"""The records of one setting, one a seed."""
+
+
+def group(records: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Group:
+    """Those of the named cells that are there."""
+    return [records[name] for name in names if name in records]
+
+
+def success(found: Group) -> dict[str, Any]:
+    """Condition -> success over all seeds with its Wilson interval, and mean progress."""
+    return {
+        condition: rate([success for trial in _trials(found, condition) for success in trial])
+        | {"progress": fmean(r["metrics"]["conditions"][condition]["progress"] for r in found), "seeds": len(found)}
+        for condition in found[0]["metrics"]["conditions"]
+    }
+
+
+def against(before: Group, after: Group) -> dict[str, Any]:
+    """Condition -> how many times as often the second succeeds as the first, and by how much more; with intervals."""
+    found = {}
+    for condition in after[0]["metrics"]["conditions"]:
+        trials = _trials(before, condition), _trials(after, condition)
+        found[condition] = ratio(*trials) | compared(*map(by_scene, trials))
+    return found
+
+
+def _trials(found: Group, condition: str) -> list[list[bool]]:
+    """Success of each training in each scene of a condition."""
+    return [[digit == "1" for digit in r["metrics"]["conditions"][condition]["outcomes"]] for r in found]
+
+
+def success_table(
+    title: str, text: str, columns: Mapping[str, Mapping[str, Mapping[str, Any]]], strong: str, note: str = ""
+) -> NumberTable:
+    """Success with intervals, and a chart a column.
+
+    Args:
+        title: Heading.
+        text: What the numbers are.
+        columns: Column -> row -> what `success` says of a condition.
+        strong: The row that matters; it comes last.
+        note: Said below.
+    """
+    rows = sorted(dict.fromkeys(row for by in columns.values() for row in by), key=lambda row: row == strong)
+    charts = [
+        interval_chart(
+            column,
+            [
+                Interval(row, by[row]["success_rate"], *by[row]["success_wilson_95"], strong=row == strong)
+                for row in rows
+                if row in by
+            ],
+        )
+        for column, by in columns.items()
+    ]
+    cells = {row: [percent(by[row]) if row in by else "" for by in columns.values()] for row in rows}
+    return NumberTable(title, f"{text} Success with its 95 % Wilson interval.", list(columns), cells, charts, note)
+
+
+def against_table(title: str, columns: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> NumberTable:
+    """Ratios and differences with intervals; `columns` as above, of what `against` says."""
+    rows = dict.fromkeys(row for by in columns.values() for row in by)
+
+    def cell(case: Mapping[str, Any]) -> str:
+        return (
+            f"{times(case['ratio'])} ({times(*case['ratio_95'])}), {points(case['change'])} "
+            f"({points(*case['change_95'])})"
+        )
+
+    return NumberTable(
+        title,
+        "How many times as often it succeeds (bootstrap over scenes and trainings), and the difference in points "
+        "(paired by scene), with 95 % intervals.",
+        list(columns),
+        {row: [cell(by[row]) if row in by else "" for by in columns.values()] for row in rows},
+    )
