@@ -54,6 +54,25 @@ def test_selections():
     assert [task.name for task in select_tasks("left-red, touch-blue")] == ["left-red", "touch-blue"]
 
 
+def test_held_out_cells_are_made_of_seen_verbs_and_colours():
+    seen, unseen = (select_tasks(group) for group in ("seen", "unseen"))
+    assert len(seen) == 9
+    assert {task.name for task in unseen} == {"left-red", "right-green", "away-blue"}
+    assert set(seen) | set(unseen) == set(SINGLE_TASKS)
+    for task in unseen:
+        stage = task.stages[0]
+        assert any(other.stages[0].verb == stage.verb for other in seen)
+        assert any(other.stages[0].colour == stage.colour for other in seen)
+
+
+def test_two_stages_are_unseen_where_one_of_them_is():
+    unseen_cells = {task.name for task in select_tasks("unseen")}
+    seen, unseen = (select_tasks(f"two_stage_{group}") for group in ("seen", "unseen"))
+    assert set(seen) | set(unseen) == set(TWO_STAGE_TASKS)
+    assert not any(stage.name in unseen_cells for task in seen for stage in task.stages)
+    assert all(any(stage.name in unseen_cells for stage in task.stages) for task in unseen)
+
+
 @pytest.mark.parametrize("name", ["lift-red", "left-pink", "left", "left-red+touch-red", "", "a-b+c-d+e-f"])
 def test_bad_task_names_are_refused(name: str):
     with pytest.raises(ValueError, match="expected"):

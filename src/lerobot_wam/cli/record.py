@@ -20,8 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tasks",
         default="single",
-        help="single, two_stage, play, named_play (called after what happened), task names such as "
-        "left-red,touch-blue, or shares of these such as single:12,two_stage:3,play:1 (default: single)",
+        help="single, seen, unseen, two_stage, two_stage_seen, two_stage_unseen, play, named_play (called after what "
+        "happened), task names such as left-red,touch-blue, or shares of these such as single:12,two_stage:3,play:1 "
+        "(default: single)",
+    )
+    parser.add_argument(
+        "--looks", default="plain", help="plain, varied, unseen, or the name of one look such as oak (default: plain)"
     )
     parser.add_argument("--image-size", type=int, default=64, help="edge of the camera image in pixels (default: 64)")
     parser.add_argument("--cameras", default="front", help="front, side, or front,side (default: front)")
@@ -39,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from lerobot_wam.sim.record import record
 
     cameras = tuple(args.cameras.split(","))
-    recipe = Recipe(args.tasks, args.arm, args.image_size, args.seed, cameras=cameras, fps=args.fps)
+    recipe = Recipe(args.tasks, args.arm, args.image_size, args.seed, cameras=cameras, fps=args.fps, looks=args.looks)
     report = record(args.root, args.episodes, recipe, use_videos=args.videos, workers=args.workers)
     print(f"{report.root}: {report.episodes} episodes, {report.recorded} of them new ({report.attempts} attempts)")
     return 0

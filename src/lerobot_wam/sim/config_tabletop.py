@@ -21,8 +21,9 @@ class WAMTabletopEnv(EnvConfig):
     """Options of the simulated tabletop.
 
     Attributes:
-        task: `single` (12 tasks), `two_stage` (96), `all`, or a comma-separated list such as
-            `left-red,touch-blue` or `left-red+touch-blue` (two stages). Consecutive seeds cycle through them.
+        task: `single` (12 tasks), of which `seen` (9) and `unseen` (3); `two_stage` (96), of which `two_stage_seen`
+            and `two_stage_unseen`; `all`, or a comma-separated list such as `left-red,touch-blue` or
+            `left-red+touch-blue` (two stages). Consecutive seeds cycle through them.
         fps: control steps, and frames, per second: 10 or 20.
         arm: which arm: `viperx`, `so101`, `panda` or `ur5e`.
         cameras: `front`, `side` or both.
@@ -32,6 +33,7 @@ class WAMTabletopEnv(EnvConfig):
             on the true task.
         blank_image: evaluation control: show black images.
         visualization_size: edge of the frames in rendered videos (pixels).
+        looks: `plain`, `varied` (the looks to train in), `unseen` (those to be tested in) or the name of one look.
     """
 
     task: str | None = "single"
@@ -43,6 +45,7 @@ class WAMTabletopEnv(EnvConfig):
     instruction: str = "true"
     blank_image: bool = False
     visualization_size: int = 256
+    looks: str = "plain"
     features: dict[str, PolicyFeature] = field(default_factory=dict)
     features_map: dict[str, str] = field(
         default_factory=lambda: {
@@ -53,7 +56,7 @@ class WAMTabletopEnv(EnvConfig):
     )
 
     def __post_init__(self) -> None:
-        check_world(self.arm, self.cameras, self.fps)
+        check_world(self.arm, self.cameras, self.fps, self.looks)
         dof = get_arm(self.arm).dof
         image = PolicyFeature(type=FeatureType.VISUAL, shape=(self.image_size, self.image_size, 3))
         self.features = {
@@ -75,6 +78,7 @@ class WAMTabletopEnv(EnvConfig):
             "visualization_size": self.visualization_size,
             "cameras": self.cameras,
             "fps": self.fps,
+            "looks": self.looks,
         }
 
     def create_envs(self, n_envs: int, use_async_envs: bool = False) -> dict[str, dict[int, gym.vector.VectorEnv]]:

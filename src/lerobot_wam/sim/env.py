@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import gymnasium as gym
 import numpy as np
 
+from lerobot_wam.sim.looks import draw_look
 from lerobot_wam.sim.options import CONTROL_HZ, check_world
 from lerobot_wam.sim.rendering import close_renderers
 from lerobot_wam.sim.tabletop import Tabletop
@@ -18,6 +19,7 @@ EPISODE_STEPS = {1: 50, 2: 110}
 """Default time limit by the number of stages (steps of 0.1 s)."""
 _EVALUATION_STREAM = 0
 _WRONG_STREAM = 1
+_LOOK_STREAM = 6
 
 
 def evaluation_rng(seed: int) -> np.random.Generator:
@@ -59,6 +61,7 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
         visualization_size: int = 256,
         cameras: Sequence[str] = ("front",),
         fps: int = CONTROL_HZ,
+        looks: str = "plain",
         render_mode: str = "rgb_array",
     ) -> None:
         """Build the environment.
@@ -73,6 +76,7 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
             visualization_size: edge of the images that `render` returns (pixels).
             cameras: keys of `lerobot_wam.sim.options.CAMERAS`.
             fps: control steps per second.
+            looks: a key of `lerobot_wam.sim.looks.LOOKS`; each episode draws its look from it.
             render_mode: only `rgb_array`.
 
         Raises:
@@ -87,14 +91,14 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
             raise ValueError(f"image_size is {image_size}, visualization_size {visualization_size}; expected >= 8")
         if episode_length is not None and episode_length < 1:
             raise ValueError(f"episode_length is {episode_length}; expected 1 or more, or none")
-        check_world(arm, cameras, fps)
+        check_world(arm, cameras, fps, looks)
         self.metadata = {**self.metadata, "render_fps": fps}
         self.tasks = select_tasks(task)
         self.world = Tabletop(arm, fps)
         self.arm, self.cameras = self.world.arm, tuple(cameras)
         self.image_size, self.visualization_size = image_size, visualization_size
         self.instruction, self.blank_image = instruction, blank_image
-        self.render_mode = render_mode
+        self.render_mode, self.looks = render_mode, looks
         time_limit = EPISODE_STEPS[max(len(t.stages) for t in self.tasks)]
         self._max_episode_steps = episode_length or int(time_limit * self.world.pace)
         image = gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
@@ -150,9 +154,10 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
 
     def _begin(self, seed: int) -> None:
         real = self.tasks[seed % len(self.tasks)]
-        placement = place_cubes(evaluation_rng(seed), real)
-        self.world.reset(placement.xy, placement.yaw)
-        self.judge = Judge(real, self.world.cubes, self.world.tip)
+        look = draw_look(self.looks, (_LOOK_STREAM, seed))
+        placement = place_cubes(evaluation_rng(seed), real, look.cube_half)
+        self.world.reset(placement.xy, placement.yaw, look)
+        self.judge = Judge(real, self.world.cubes, self.world.tip, look.cube_half)
         self.task = real.name
         self.task_description = self._announce(real, seed)
         self._steps = 0

@@ -18,6 +18,7 @@ from lerobot_wam.sim.experts import (
     PlayExpert,
     TaskExpert,
 )
+from lerobot_wam.sim.looks import Look, draw_look
 from lerobot_wam.sim.options import CONTROL_HZ, check_world
 from lerobot_wam.sim.tabletop import Tabletop
 from lerobot_wam.sim.tasks import WORK_AREA, Judge, Task, place_cubes, select_tasks
@@ -27,6 +28,7 @@ PLAY = "play"
 NAMED_PLAY = "named_play"
 """The same, each episode called after what happened in it, as someone might who plays and then says what was done."""
 _RECORDING_STREAM = 2
+_LOOK_STREAM = 5
 _MAX_ATTEMPTS = 50
 _CLUMSY_STEPS = (3, 14)
 _CLUMSY_NOISE = 0.05  # rad
@@ -65,9 +67,11 @@ class Recipe:
     """Keys of `CAMERAS`."""
     fps: int = CONTROL_HZ
     """Control steps, and frames, per second (a key of `SUBSTEPS`)."""
+    looks: str = "plain"
+    """A key of `LOOKS`; each episode draws its look from it."""
 
     def __post_init__(self) -> None:
-        check_world(self.arm, self.cameras, self.fps)
+        check_world(self.arm, self.cameras, self.fps, self.looks)
         if self.image_size < 16:
             raise ValueError(f"image_size is {self.image_size} pixels; expected 16 or more")
         if self.noise < 0:
@@ -170,22 +174,22 @@ def _scatter(world: Tabletop, rng: np.random.Generator) -> None:
 
 def _stumble(world: Tabletop, task: Task, rng: np.random.Generator) -> None:
     """Attempt `task` for a moment with a trembling hand."""
-    judge, expert = Judge(task, world.cubes, world.tip), TaskExpert(world)
+    judge, expert = Judge(task, world.cubes, world.tip, world.cube_half), TaskExpert(world)
     for _ in range(int(rng.integers(*_CLUMSY_STEPS, endpoint=True) * world.pace)):
         action = expert.action(judge)
         world.step(action + rng.normal(0.0, _CLUMSY_NOISE, len(action)))
 
 
-def _try_task(world: Tabletop, recipe: Recipe, task: Task, rng: np.random.Generator) -> Episode | None:
+def _try_task(world: Tabletop, recipe: Recipe, task: Task, look: Look, rng: np.random.Generator) -> Episode | None:
     """Return one expert episode of `task`, or None where strict success was missed."""
-    placement = place_cubes(rng, task)
-    world.reset(placement.xy, placement.yaw)
+    placement = place_cubes(rng, task, look.cube_half)
+    world.reset(placement.xy, placement.yaw, look)
     start = rng.random()
     if start < recipe.scattered_starts:
         _scatter(world, rng)
     elif start < recipe.scattered_starts + recipe.clumsy_starts:
         _stumble(world, task, rng)
-    judge = Judge(task, world.cubes, world.tip)
+    judge = Judge(task, world.cubes, world.tip, world.cube_half)
     expert, tape = TaskExpert(world), _Tape(world, recipe, rng)
     for _ in range(int(50 * len(task.stages) * world.pace)):
         tape.step(expert.action(judge), recipe.noise)
@@ -204,12 +208,12 @@ def _try_task(world: Tabletop, recipe: Recipe, task: Task, rng: np.random.Genera
     return tape.finish(task.instruction) if judge.success else None
 
 
-def _play(world: Tabletop, recipe: Recipe, rng: np.random.Generator, named: bool) -> Episode:
+def _play(world: Tabletop, recipe: Recipe, look: Look, rng: np.random.Generator, named: bool) -> Episode:
     """Return one play episode; a named one ends when a cube was pushed in a direction that has a word."""
-    placement = place_cubes(rng)
-    world.reset(placement.xy, placement.yaw)
+    placement = place_cubes(rng, None, look.cube_half)
+    world.reset(placement.xy, placement.yaw, look)
     expert, tape = PlayExpert(world, rng), _Tape(world, recipe, rng)
-    judges = [Judge(task, world.cubes, world.tip) for task in select_tasks("single")] if named else []
+    judges = [Judge(task, world.cubes, world.tip, world.cube_half) for task in select_tasks("single")] if named else []
     for _ in range(int(rng.integers(*recipe.play_steps, endpoint=True) * world.pace)):
         tape.step(expert.action(), recipe.noise)
         for judge in judges:
@@ -240,15 +244,16 @@ def make_episode(recipe: Recipe, index: int, world: Tabletop | None = None) -> t
     shares = recipe.shares()
     round_number, place = divmod(index, len(shares))
     kind = shares[place]
+    look = draw_look(recipe.looks, (_LOOK_STREAM, recipe.seed, index))
     if kind in (PLAY, NAMED_PLAY):
         rng = np.random.default_rng([_RECORDING_STREAM, recipe.seed, index, 0])
-        return _play(world, recipe, rng, named=kind == NAMED_PLAY), 1
+        return _play(world, recipe, look, rng, named=kind == NAMED_PLAY), 1
     tasks = select_tasks(kind)
     turn = round_number * shares.count(kind) + shares[:place].count(kind)
     task = tasks[turn % len(tasks)]
     for attempt in range(_MAX_ATTEMPTS):
         rng = np.random.default_rng([_RECORDING_STREAM, recipe.seed, index, attempt])
-        episode = _try_task(world, recipe, task, rng)
+        episode = _try_task(world, recipe, task, look, rng)
         if episode is not None:
             return episode, attempt + 1
     raise RuntimeError(

@@ -10,7 +10,7 @@ import logging
 import mujoco
 import numpy as np
 
-from lerobot_wam.sim.tabletop import COLOURS, CUBE_HALF, Scene, Tabletop
+from lerobot_wam.sim.tabletop import COLOURS, Scene, Tabletop
 from lerobot_wam.sim.tasks import DIRECTIONS, PUSH_DISTANCE, WORK_AREA, Judge, Stage, Task
 
 TRAVEL_HEIGHT = 0.085
@@ -124,12 +124,13 @@ class TaskExpert:
         return self._kinematics.solve(world.joints, _toward(tip, goal, step))
 
     def _touch(self, tip: np.ndarray, cube: np.ndarray) -> tuple[np.ndarray, float]:
-        goal = np.array([cube[0], cube[1], cube[2] + CUBE_HALF + 0.006])
-        step = self.world.max_tip_step if tip[2] > cube[2] + 3 * CUBE_HALF else self.world.push_tip_step
+        half = self.world.cube_half
+        goal = np.array([cube[0], cube[1], cube[2] + half + 0.006])
+        step = self.world.max_tip_step if tip[2] > cube[2] + 3 * half else self.world.push_tip_step
         return _funnel(tip, goal), step
 
     def _push(self, stage: Stage, tip: np.ndarray, cubes: np.ndarray, anchor: np.ndarray) -> tuple[np.ndarray, float]:
-        world = self.world
+        world, half = self.world, self.world.cube_half
         cube = cubes[stage.cube][:2]
         direction = DIRECTIONS[stage.verb]
         # Push toward a point a little past success, which also brings a strayed cube back onto its line.
@@ -138,15 +139,15 @@ class TaskExpert:
         direction /= np.linalg.norm(direction)
         across = np.array([-direction[1], direction[0]])
         offset = tip[:2] - cube
-        slipped = abs(offset @ across) > CUBE_HALF or offset @ direction > -CUBE_HALF / 2
-        beside = tip[2] < _LOW and offset @ direction > -CUBE_HALF / 2 and np.linalg.norm(offset) < _BESIDE
+        slipped = abs(offset @ across) > half or offset @ direction > -half / 2
+        beside = tip[2] < _LOW and offset @ direction > -half / 2 and np.linalg.norm(offset) < _BESIDE
         if (self._phase == "push" and slipped) or (self._phase == "approach" and beside):
             self._phase = "lift"
         if self._phase == "lift":
             if tip[2] < TRAVEL_HEIGHT - 0.02:
                 return np.array([tip[0], tip[1], TRAVEL_HEIGHT + 0.02]), world.max_tip_step
             self._phase = "approach"
-        behind = cube - direction * (CUBE_HALF + _STANDOFF)
+        behind = cube - direction * (half + _STANDOFF)
         start = np.array([*behind, PUSH_HEIGHT])
         if self._phase == "approach":
             if np.linalg.norm((tip - start)[:2]) > 0.015 or tip[2] > PUSH_HEIGHT + 0.02:
@@ -161,7 +162,7 @@ class Attempt:
 
     def __init__(self, world: Tabletop, task: Task) -> None:
         self.world = world
-        self.judge = Judge(task, world.cubes, world.tip)
+        self.judge = Judge(task, world.cubes, world.tip, world.cube_half)
         self._expert = TaskExpert(world)
         self._steps_after = 0
         self._rest: np.ndarray | None = None
@@ -224,7 +225,7 @@ class PlayExpert:
         inward = (low + high) / 2 - cube
         angle = np.arctan2(inward[1], inward[0]) + rng.normal(0, 1.2)
         direction = np.array([np.cos(angle), np.sin(angle)])
-        start = cube - direction * (CUBE_HALF + 0.03)
+        start = cube - direction * (self.world.cube_half + 0.03)
         end = cube + direction * rng.uniform(-0.01, 0.06)
         clip = (low - 0.09, high + 0.09)
         start, end = np.clip(start, *clip), np.clip(end, *clip)

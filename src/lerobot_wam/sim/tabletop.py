@@ -15,15 +15,17 @@ import mujoco
 import numpy as np
 
 from lerobot_wam.sim.arms import ArmSpec, get_arm
+from lerobot_wam.sim.looks import PLAIN, Look
 from lerobot_wam.sim.meshes import thinned_mesh
 from lerobot_wam.sim.options import CAMERAS, CONTROL_HZ, SUBSTEPS
 from lerobot_wam.sim.rendering import render
 
 COLOURS: tuple[str, ...] = ("red", "green", "blue")
 CUBE_RGBA = {"red": (0.86, 0.10, 0.10, 1), "green": (0.10, 0.68, 0.18, 1), "blue": (0.10, 0.25, 0.88, 1)}
-CUBE_HALF = 0.025
-"""Half the edge of a cube (m)."""
-_TABLE_HALF = (0.75, 0.75, 0.02)
+CUBE_HALF = PLAIN.cube_half
+"""Half the edge of a cube (m) in the plain look."""
+_TABLE_THICKNESS = 0.04
+_FLOOR_DEPTH = 0.4
 _SETTLE_STEPS = 5
 _DRAWN_GROUP, _COLLISION_GROUP, _HIDDEN_GROUP = 2, 3, 4
 """MuJoCo draws the groups 0 to 2; shipped models keep what only collides (and weighs) in 3."""
@@ -49,9 +51,11 @@ def _freeze_joint(body: mujoco.MjsBody, joint: mujoco.MjsJoint, value: float) ->
 def _load_arm(arm: ArmSpec) -> mujoco.MjSpec:
     """Return the arm's shipped model, stripped to its bodies, with thinned meshes that are only drawn."""
     spec = mujoco.MjSpec.from_file(str(arm.locate_model()))
-    for kind in ("actuators", "equalities", "keys", "sensors", "cameras", "lights", "excludes"):
+    for kind in ("actuators", "equalities", "keys", "sensors", "cameras", "lights", "excludes", "textures"):
         for element in list(getattr(spec, kind)):
             spec.delete(element)
+    for material in spec.materials:  # the Panda's model brings 31 MB of a kitchen's textures
+        material.textures = [""] * len(material.textures)
     root = spec.body(arm.root_body)
     root.pos, root.quat = (0, 0, 0), (1, 0, 0, 0)
     bodies = [root, *root.find_all("body")]
@@ -96,30 +100,38 @@ def _load_arm(arm: ArmSpec) -> mujoco.MjSpec:
     return spec
 
 
-def _add_scene(spec: mujoco.MjSpec) -> None:
-    """Add table, lights, cameras and cubes."""
-    world = spec.worldbody
-    spec.visual.headlight.ambient = (0.35, 0.35, 0.35)
+_SHAPES = {
+    "box": mujoco.mjtGeom.mjGEOM_BOX,
+    "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
+    "sphere": mujoco.mjtGeom.mjGEOM_SPHERE,
+    "capsule": mujoco.mjtGeom.mjGEOM_CAPSULE,
+}
+
+
+def _add_scene(spec: mujoco.MjSpec, look: Look) -> None:
+    """Add table, floor, lights, cameras, cubes and distractors."""
+    world, half = spec.worldbody, look.cube_half
+    spec.visual.headlight.ambient = (look.light.ambient,) * 3
     spec.visual.headlight.diffuse = (0.25, 0.25, 0.25)
     spec.visual.headlight.specular = (0, 0, 0)
-    world.add_light(pos=[0.5, 0.4, 1.5], dir=[-0.3, -0.25, -1], diffuse=[0.55, 0.55, 0.55], specular=[0, 0, 0])
+    world.add_light(pos=look.light.position, dir=look.light.direction, diffuse=look.light.strength, specular=[0, 0, 0])
     world.add_geom(
         name="table",
         type=mujoco.mjtGeom.mjGEOM_BOX,
-        pos=[0, 0, -_TABLE_HALF[2]],
-        size=_TABLE_HALF,
-        rgba=[0.90, 0.87, 0.82, 1],
+        pos=[0, 0, -_TABLE_THICKNESS / 2],
+        size=[0.75, look.table_half_width, _TABLE_THICKNESS / 2],
+        rgba=[*look.table, 1],
         friction=[0.6, 0.005, 0.0001],
         contype=1,
         conaffinity=3,
     )
     for colour in COLOURS:
-        body = world.add_body(name=colour, pos=[0, 0, CUBE_HALF])
+        body = world.add_body(name=colour, pos=[0, 0, half])
         body.add_freejoint(name=colour)
         body.add_geom(
             name=colour,
-            type=mujoco.mjtGeom.mjGEOM_BOX,
-            size=[CUBE_HALF] * 3,
+            type=_SHAPES[look.cube_shape],
+            size=[half] * 3,
             rgba=CUBE_RGBA[colour],
             mass=0.06,
             condim=4,
@@ -127,22 +139,47 @@ def _add_scene(spec: mujoco.MjSpec) -> None:
             contype=1,
             conaffinity=3,
         )
-    elevation, distance = np.deg2rad(52), 0.80
-    for name, (x, y) in CAMERAS.items():
+    if look.floor is not None:
+        world.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            pos=[0, 0, -_FLOOR_DEPTH],
+            size=[2.5, 2.5, 0.01],
+            rgba=[*look.floor, 1],
+            contype=0,
+            conaffinity=0,
+        )
+    for thing in look.distractors:
+        # A capsule lies across, and its length is as its width.
+        lying = thing.shape == "capsule"
+        world.add_geom(
+            type=_SHAPES[thing.shape],
+            pos=[thing.x, thing.y, thing.half],
+            size=[thing.half] * 3,
+            quat=[np.sqrt(0.5), np.sqrt(0.5) * lying, 0, 0] if lying else [1, 0, 0, 0],
+            rgba=[*thing.rgb, 1],
+            contype=0,
+            conaffinity=0,
+        )
+    camera = look.camera
+    elevation, azimuth = np.deg2rad(camera.elevation), np.deg2rad(camera.azimuth)
+    for name, (usual_x, usual_y) in CAMERAS.items():
+        x = usual_x * np.cos(azimuth) - usual_y * np.sin(azimuth)
+        y = usual_x * np.sin(azimuth) + usual_y * np.cos(azimuth)
         forward = np.array([-x * np.cos(elevation), -y * np.cos(elevation), -np.sin(elevation)])
         world.add_camera(
             name=name,
-            pos=np.array([-0.05, 0, 0]) - distance * forward,
+            pos=np.array([-0.05, 0, 0]) - camera.distance * forward,
             xyaxes=[-y, x, 0, -x * np.sin(elevation), -y * np.sin(elevation), np.cos(elevation)],
-            fovy=40,
+            fovy=camera.fovy,
         )
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A compiled world of one arm and the indices into it. Immutable; shared by all worlds of a process."""
+    """A compiled world of one arm and look, and the indices into it. Immutable; shared by all worlds of a process."""
 
     arm: ArmSpec
+    look: Look
     fps: int
     """Control steps per second."""
     model: mujoco.MjModel
@@ -163,8 +200,8 @@ class Scene:
 
 
 @functools.cache
-def load_scene(arm_name: str, fps: int = CONTROL_HZ) -> Scene:
-    """Compile the world of one arm at one control rate; later calls in the process return the same object.
+def load_scene(arm_name: str, fps: int = CONTROL_HZ, look: Look = PLAIN) -> Scene:
+    """Compile the world of one arm at one control rate in one look; later calls in the process return the same object.
 
     Raises:
         ValueError: the arm is unknown.
@@ -179,7 +216,7 @@ def load_scene(arm_name: str, fps: int = CONTROL_HZ) -> Scene:
     spec.visual.quality.offsamples = 0
     spec.visual.quality.shadowsize = 0
     spec.visual.map.znear = 0.05
-    _add_scene(spec)
+    _add_scene(spec, look)
     child = _load_arm(arm)
     half = arm.base_yaw / 2
     frame = spec.worldbody.add_frame(pos=arm.base_position, quat=[np.cos(half), 0, 0, np.sin(half)])
@@ -191,6 +228,7 @@ def load_scene(arm_name: str, fps: int = CONTROL_HZ) -> Scene:
     joint_ids = [model.joint(joint).id for joint in arm.joints]
     return Scene(
         arm=arm,
+        look=look,
         fps=fps,
         model=model,
         joint_qpos=model.jnt_qposadr[joint_ids],
@@ -205,9 +243,10 @@ def load_scene(arm_name: str, fps: int = CONTROL_HZ) -> Scene:
 
 
 class Tabletop:
-    """One running world: state of its own, compiled model and renderer shared with its siblings.
+    """One running world: state of its own, compiled models and renderer shared with its siblings.
 
-    Actions are absolute joint targets in radians, `fps` of them a second.
+    Actions are absolute joint targets in radians, `fps` of them a second. `scene` and `data` are others after a
+    `reset` to another look.
     """
 
     def __init__(self, arm: str = "viperx", fps: int = CONTROL_HZ) -> None:
@@ -215,14 +254,17 @@ class Tabletop:
         self.arm = self.scene.arm
         self.data = mujoco.MjData(self.scene.model)
 
-    def reset(self, cube_xy: np.ndarray, cube_yaw: np.ndarray) -> None:
+    def reset(self, cube_xy: np.ndarray, cube_yaw: np.ndarray, look: Look = PLAIN) -> None:
         """Put the arm at home and the cubes at `cube_xy` (3, 2) in metres, turned by `cube_yaw` (3,) in radians."""
+        if look != self.scene.look:
+            self.scene = load_scene(self.arm.name, self.scene.fps, look)
+            self.data = mujoco.MjData(self.scene.model)
         data = self.data
         mujoco.mj_resetData(self.scene.model, data)
         data.qpos[self.scene.joint_qpos] = data.ctrl[:] = self.arm.home
         for index, address in enumerate(self.scene.cube_qpos):
             half = cube_yaw[index] / 2
-            data.qpos[address : address + 7] = (*cube_xy[index], CUBE_HALF, np.cos(half), 0, 0, np.sin(half))
+            data.qpos[address : address + 7] = (*cube_xy[index], look.cube_half, np.cos(half), 0, 0, np.sin(half))
         mujoco.mj_step(self.scene.model, data, nstep=_SETTLE_STEPS)
 
     def place_arm(self, joints: np.ndarray) -> None:
@@ -252,6 +294,11 @@ class Tabletop:
         return self.data.site_xpos[self.scene.tip_site].copy()
 
     @property
+    def cube_half(self) -> float:
+        """Half the edge of the cubes (m)."""
+        return self.scene.look.cube_half
+
+    @property
     def pace(self) -> float:
         """Control steps that last as long as one at `CONTROL_HZ`."""
         return self.scene.fps / CONTROL_HZ
@@ -268,4 +315,4 @@ class Tabletop:
 
     def image(self, size: int, camera: str = "front") -> np.ndarray:
         """Return one camera's view, (size, size, 3) uint8."""
-        return render(self.scene.model, self.data, camera, size)
+        return render(self.scene.model, self.data, camera, size, self.arm.name)

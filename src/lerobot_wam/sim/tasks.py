@@ -106,6 +106,24 @@ def _two_stage_tasks() -> tuple[Task, ...]:
 TWO_STAGE_TASKS: tuple[Task, ...] = _two_stage_tasks()
 """All ordered pairs with different cubes (96), in a fixed shuffled order so that any run of them is diverse."""
 
+HELD_OUT = ("left-red", "right-green", "away-blue")
+"""The cells of verb and colour that training never shows; each of their verbs and colours it shows in other cells."""
+
+
+def _all_seen(task: Task) -> bool:
+    return all(stage.name not in HELD_OUT for stage in task.stages)
+
+
+TASK_GROUPS: dict[str, tuple[Task, ...]] = {
+    "single": SINGLE_TASKS,
+    "seen": tuple(task for task in SINGLE_TASKS if _all_seen(task)),
+    "unseen": tuple(task for task in SINGLE_TASKS if not _all_seen(task)),
+    "two_stage": TWO_STAGE_TASKS,
+    "two_stage_seen": tuple(task for task in TWO_STAGE_TASKS if _all_seen(task)),
+    "two_stage_unseen": tuple(task for task in TWO_STAGE_TASKS if not _all_seen(task)),
+}
+"""What a `task` option names."""
+
 
 def parse_task(name: str) -> Task:
     """Return the task called `name`: `verb-colour`, or two of them joined by `+`.
@@ -126,16 +144,15 @@ def select_tasks(text: str) -> tuple[Task, ...]:
     """Return the tasks that a `task` option names, in the order in which seeds cycle through them.
 
     Args:
-        text: `single` (12 tasks), `two_stage` (96), `all` (both, alternating, the single ones repeated), or a
-            comma-separated list of task names (see `parse_task`).
+        text: `all` (single and two-stage tasks, alternating, the single ones repeated), or a comma-separated list of
+            groups, the keys of `TASK_GROUPS`, and task names (see `parse_task`).
     """
-    groups = {"single": SINGLE_TASKS, "two_stage": TWO_STAGE_TASKS}
     if text == "all":
         repeats = len(TWO_STAGE_TASKS) // len(SINGLE_TASKS)
         return tuple(itertools.chain.from_iterable(zip(SINGLE_TASKS * repeats, TWO_STAGE_TASKS, strict=True)))
     chosen: list[Task] = []
     for part in (part.strip() for part in text.split(",")):
-        chosen.extend(groups[part] if part in groups else (parse_task(part),))
+        chosen.extend(TASK_GROUPS.get(part) or (parse_task(part),))
     return tuple(chosen)
 
 
@@ -146,19 +163,21 @@ class Judge:
     cube of a stage that is done may move afterwards.
     """
 
-    def __init__(self, task: Task, cubes: np.ndarray, tip: np.ndarray) -> None:
+    def __init__(self, task: Task, cubes: np.ndarray, tip: np.ndarray, cube_half: float = CUBE_HALF) -> None:
         """Start an episode.
 
         Args:
             task: what has to be done.
             cubes: cube centres, (3, 3), in metres.
             tip: tool tip, (3,), in metres.
+            cube_half: half the edge of a cube (m).
         """
         self.task = task
         self.stage_index = 0
         self.failed = False
         self.progress = 0.0
         self._start = cubes.copy()
+        self._cube_half = cube_half
         self._begin_stage(cubes, tip)
 
     @property
@@ -200,12 +219,12 @@ class Judge:
     def _begin_stage(self, cubes: np.ndarray, tip: np.ndarray) -> None:
         self._anchor = cubes.copy()
         stage = self.stage
-        self._gap = _gap(tip, cubes[stage.cube]) if stage is not None else 0.0
+        self._gap = self._gap_to(cubes[stage.cube], tip) if stage is not None else 0.0
 
     def _measure(self, stage: Stage, cubes: np.ndarray, tip: np.ndarray) -> tuple[bool, float]:
         """Return whether the stage's condition holds now, and its part done in [0, 1]."""
         if stage.verb == "touch":
-            gap = _gap(tip, cubes[stage.cube])
+            gap = self._gap_to(cubes[stage.cube], tip)
             return gap <= TOUCH_DISTANCE, float(np.clip(1 - gap / max(self._gap, 1e-6), 0, 1))
         shift = (cubes[stage.cube] - self._anchor[stage.cube])[:2]
         direction = DIRECTIONS[stage.verb]
@@ -213,11 +232,10 @@ class Judge:
         aside = float(np.linalg.norm(shift - along * direction))
         return along >= PUSH_DISTANCE and aside <= along, float(np.clip(along / PUSH_DISTANCE, 0, 1))
 
-
-def _gap(tip: np.ndarray, cube: np.ndarray) -> float:
-    """Distance (m) between the tool tip and the surface of a cube taken as square to the table."""
-    outside = np.maximum(np.abs(tip - cube) - CUBE_HALF, 0.0)
-    return float(np.linalg.norm(outside))
+    def _gap_to(self, cube: np.ndarray, tip: np.ndarray) -> float:
+        """Distance (m) between the tool tip and the surface of a cube taken as square to the table."""
+        outside = np.maximum(np.abs(tip - cube) - self._cube_half, 0.0)
+        return float(np.linalg.norm(outside))
 
 
 @dataclass(frozen=True)
@@ -230,20 +248,20 @@ class Placement:
     """Turns about the vertical, (3,), in radians."""
 
 
-def _lane_is_free(cube: np.ndarray, others: np.ndarray, direction: np.ndarray) -> bool:
+def _lane_is_free(cube: np.ndarray, others: np.ndarray, direction: np.ndarray, half: float) -> bool:
     """Whether `cube` (2,) can be pushed along `direction` without its lane meeting one of `others` (N, 2)."""
     offset = others - cube
     along = offset @ direction
     aside = np.abs(offset @ np.array([-direction[1], direction[0]]))
-    beyond = (along > 2 * CUBE_HALF + _PUSH_ROOM) | (along < -(2 * CUBE_HALF + _TOOL_ROOM))
-    return bool(np.all(beyond | (aside > 2 * CUBE_HALF + _SIDE_ROOM)))
+    beyond = (along > 2 * half + _PUSH_ROOM) | (along < -(2 * half + _TOOL_ROOM))
+    return bool(np.all(beyond | (aside > 2 * half + _SIDE_ROOM)))
 
 
-def _feasible(xy: np.ndarray, task: Task | None) -> bool:
+def _feasible(xy: np.ndarray, task: Task | None, half: float) -> bool:
     """Whether every single-stage task can be done in this scene, and then also `task`, stage after stage."""
     for cube in range(len(xy)):
         others = np.delete(xy, cube, axis=0)
-        if not all(_lane_is_free(xy[cube], others, direction) for direction in DIRECTIONS.values()):
+        if not all(_lane_is_free(xy[cube], others, direction, half) for direction in DIRECTIONS.values()):
             return False
     if task is None or len(task.stages) == 1:
         return True
@@ -253,14 +271,15 @@ def _feasible(xy: np.ndarray, task: Task | None) -> bool:
         if stage.verb == "touch":
             continue
         direction = DIRECTIONS[stage.verb]
-        if not _lane_is_free(xy[stage.cube], others, direction):
+        if not _lane_is_free(xy[stage.cube], others, direction, half):
             return False
         xy[stage.cube] += direction * (PUSH_DISTANCE + 0.02)
     return True
 
 
-def place_cubes(rng: np.random.Generator, task: Task | None = None) -> Placement:
-    """Draw a scene in which all twelve single tasks can be done, and `task` where it has two stages.
+def place_cubes(rng: np.random.Generator, task: Task | None = None, cube_half: float = CUBE_HALF) -> Placement:
+    """Draw a scene of cubes of an edge of 2 · `cube_half` (m) in which all twelve single tasks can be done, and `task`
+    where it has two stages.
 
     Cubes are dropped one by one; after 40 unsuccessful drops everything starts again, so two cubes that leave no
     place for the third cannot stop it.
@@ -274,12 +293,12 @@ def place_cubes(rng: np.random.Generator, task: Task | None = None) -> Placement
         placed: np.ndarray = np.empty((0, 2))
         for _ in range(_TRIES_PER_PLACEMENT):
             trial = np.vstack([placed, rng.uniform(low, high)])
-            if not _feasible(trial, None):
+            if not _feasible(trial, None, cube_half):
                 continue
             placed = trial
             if len(placed) == len(COLOURS):
                 placed = placed[rng.permutation(len(COLOURS))]
-                if _feasible(placed, task):
+                if _feasible(placed, task, cube_half):
                     return Placement(placed, yaw)
                 break
     raise RuntimeError(f"no feasible scene for {task} after {_PLACEMENTS} restarts; enlarge WORK_AREA")
