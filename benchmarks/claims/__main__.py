@@ -1,7 +1,8 @@
 """The paper's claims at a size anyone can run: `python -m benchmarks.claims CLAIM --scale=cpu`.
 
 CLAIM is `prior` (the video model that ours starts from), `a` (unseen tasks and scenes), `b` (video of other robots),
-`c` (a new robot from play), `scaling`, or `page`, which draws up what has been measured so far.
+`c` (a new robot from play), `d` (one denoising step), `counterfactual` (dreams of given actions), `scaling`, or `page`,
+which draws up what has been measured so far.
 """
 
 import argparse
@@ -17,6 +18,8 @@ CLAIMS = {
     "a": "a_generalisation",
     "b": "b_video",
     "c": "c_new_robot",
+    "d": "d_flash",
+    "counterfactual": "counterfactual",
     "scaling": "scaling",
 }
 """Key on the command line -> module, which has
@@ -41,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.claim == "page":
         from benchmarks.claims.page import write
 
-        print(write(scale))
+        print(write(scale, CLAIMS))
         return
     cells = import_module(f"benchmarks.claims.{CLAIMS[args.claim]}").cells(scale)
     wanted = chosen(cells, args.only, [int(seed) for seed in args.seeds.split(",")] if args.seeds else None)

@@ -5,28 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lerobot_wam.report.page import NumberTable
+from lerobot_wam.report.page import Finding, NumberTable
 
 Verdict = Literal["holds", "does not hold", "undecided"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One sentence that was tested.
-
-    Attributes:
-        claim: The sentence.
-        rule: When it holds and when not.
-        verdict: By that rule; "undecided" too where cells are missing.
-        value: The number that matters, for people.
-        note: Its interval and what it is of.
-    """
-
-    claim: str
-    rule: str
-    verdict: Verdict
-    value: str
-    note: str = ""
 
 
 @dataclass(frozen=True)

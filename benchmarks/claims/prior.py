@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import ModelCard
+from lerobot.configs.train import TrainPipelineConfig
 from torch.utils.data import default_collate
 
 from benchmarks.claims.cells import Cell
@@ -17,8 +19,11 @@ from benchmarks.claims.data import ARM, OTHER_ARMS, PRIOR, held_out, minutes, re
 from benchmarks.claims.findings import Finding, Report, decided
 from benchmarks.claims.scales import Scale
 from benchmarks.claims.training import last_checkpoint, resumed_or_new
+from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.data.mixture import Mixture
 from lerobot_wam.data.recipe import MixtureEntry, MixtureRecipe
+from lerobot_wam.data.source import open_metadata
+from lerobot_wam.model_card import data_row, generate_card, robot_rows, training_rows
 from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.report.clips import open_episodes, read_clip
 from lerobot_wam.report.dream import DreamResult, dream
@@ -67,7 +72,7 @@ def measured(scale: Scale, size: str) -> dict[str, Any]:
     kept_back = {arm: held_out(scale, scale.prior_tasks, "varied", arm) for arm in (ARM, *OTHER_ARMS)}
     unseen = held_out(scale, scale.seen, "unseen")
     entries = [video(root) for root in kept_back.values()]
-    return {
+    metrics = {
         "size": size,
         "n_parameters": sum(parameter.numel() for parameter in policy.model.parameters()),
         "steps": scale.prior_steps,
@@ -84,6 +89,36 @@ def measured(scale: Scale, size: str) -> dict[str, Any]:
             "unseen_scenes": scores(dreams(policy, unseen, scale.held_out)),
         },
     }
+    card(checkpoint, learned, metrics).save(checkpoint / "README.md")
+    return metrics
+
+
+def card(checkpoint: Path, learned: Sequence[MixtureEntry], metrics: Mapping[str, Any]) -> ModelCard:
+    """The model card that is published with a prior."""
+    config = TrainPipelineConfig.from_pretrained(checkpoint)
+    assert isinstance(config.policy, WAMConfig)
+    loss = metrics["held_out_video_loss"]
+    return generate_card(
+        f"<user>/wam-{metrics['size']}-prior",
+        summary=f"Trained on {metrics['minutes_of_video']:.0f} minutes of video alone: four simulated arms, varied "
+        "scenes, no action. A start for policies of these arms, which knows no robot yet: `lerobot-wam adapt` does not "
+        "apply to it, `benchmarks/claims` shows how a robot is added. Pictures are 64 x 64.",
+        embodiments=robot_rows(config.policy.embodiments),
+        data=[data_row(open_metadata(video)) for video in learned],
+        training=training_rows(config),
+        results=[
+            {
+                "Held-out recordings of the ViperX": scenes.replace("_", " "),
+                **{
+                    f"PSNR, moving: {who.replace('_', ' ')}": f"{row['psnr_moving']:.2f} dB"
+                    for who, row in rows.items()
+                },
+                "Video loss, untrained → trained": f"{loss['untrained']:.3f} → {loss['trained']:.3f}",
+            }
+            for scenes, rows in metrics["dreams"].items()
+        ],
+        env_type="wam_tabletop",
+    )
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -53,6 +53,25 @@ class Headline:
 
     value: str
     label: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence that was tested.
+
+    Attributes:
+        claim: The sentence.
+        rule: When it holds and when not, fixed before anything was measured.
+        verdict: By that rule; "undecided" too where measurements are missing.
+        value: The number that matters, for people.
+        note: Its interval and what it is of.
+    """
+
+    claim: str
+    rule: str
+    verdict: Literal["holds", "does not hold", "undecided"]
+    value: str
     note: str = ""
 
 
@@ -210,6 +229,7 @@ class ReportData:
         lead: One or two sentences below it.
         notice: Framed remark at the top, such as "quick run, no claim of success".
         headlines: The numbers to remember.
+        findings: Sentences that were tested.
         success: Tables of success rates.
         tables: Other numbers.
         dreams: Imagined beside real.
@@ -226,6 +246,7 @@ class ReportData:
     lead: str = ""
     notice: str = ""
     headlines: Sequence[Headline] = ()
+    findings: Sequence[Finding] = ()
     success: Sequence[SuccessTable] = ()
     tables: Sequence[NumberTable] = ()
     dreams: Sequence[DreamPanel] = ()

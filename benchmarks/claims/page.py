@@ -1,0 +1,132 @@
+"""One page of all claims at one scale, from the cells that are there, and a summary of each claim beside its cells."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from benchmarks import common
+from benchmarks.claims.a_generalisation import CLAIMANT
+from benchmarks.claims.cells import Cell, command, missing, records
+from benchmarks.claims.data import held_out
+from benchmarks.claims.findings import Report
+from benchmarks.claims.prior import dreams
+from benchmarks.claims.scales import NANO, Scale
+from benchmarks.claims.training import last_checkpoint
+from lerobot_wam.modeling_wam import WAMPolicy
+from lerobot_wam.report.page import Command, DreamPanel, Headline, NumberTable, ReportData, write_page
+from lerobot_wam.report.pictures import dream_panel
+
+_DREAMS = 2
+
+
+def write(scale: Scale, claims: Mapping[str, str]) -> Path:
+    """Write the page and the summaries of the claims that have a cell; returns the page's path.
+
+    Args:
+        scale: Whose cells.
+        claims: Key of a claim -> its module in this package.
+    """
+    reports: list[Report] = []
+    tables: list[NumberTable] = []
+    commands: list[Command] = []
+    found: dict[str, dict[str, Any]] = {}
+    for key, name in claims.items():
+        module = import_module(f"benchmarks.claims.{name}")
+        cells = module.cells(scale)
+        measured = records(scale, cells)
+        report = module.report(scale, measured)
+        reports.append(report)
+        if measured:
+            found[key] = summary(scale, key, report, measured)
+            note = _source(found[key])
+            tables += [
+                replace(table, title=f"{module.TITLE}: {table.title}", note=f"{table.note} {note}".strip())
+                for table in report.tables
+            ]
+        commands.append(_command(scale, key, module.TITLE, cells))
+    newest = max(found.values(), key=lambda record: record["date"], default={})
+    findings = [finding for report in reports for finding in report.findings]
+    verdicts = [finding.verdict for finding in findings]
+    data = ReportData(
+        title=f"The claims of World Action Models, at {scale.name} scale",
+        lead="Each claim of the paper, tested by a rule that was fixed beforehand on a tabletop with four simulated "
+        "arms. Whatever comes out is published: a claim that does not hold at this size is a finding.",
+        headlines=[
+            Headline(str(verdicts.count(verdict)), verdict) for verdict in ("holds", "does not hold", "undecided")
+        ],
+        findings=findings,
+        tables=tables,
+        dreams=_dreams(scale),
+        environment=newest.get("machine", {}) | newest.get("versions", {}),
+        commands=[*commands, Command("This page", _claim_command(scale, "page"))],
+        notes=[
+            "Success is that of the last checkpoint; nothing was chosen by it.",
+            "Intervals are over scenes, and for ratios also over trainings; with few trainings they are too narrow.",
+            "Machine and versions are those of the newest cell.",
+        ],
+    )
+    return write_page(data, scale.outputs / "page.html")
+
+
+def summary(scale: Scale, claim: str, report: Report, measured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Write `benchmarks/results/claims/<scale>/<claim>.json`, which says what its newest cell says of its making."""
+    newest = max(measured.values(), key=lambda record: record["date"])
+    verdicts = {
+        finding.claim: {"verdict": finding.verdict, "value": finding.value, "note": finding.note}
+        for finding in report.findings
+    }
+    metrics = {"verdicts": verdicts, "cells": len(measured), **report.metrics}
+    seeds = sorted({record["seed"] for record in measured.values()})
+    made = {"command": _claim_command(scale, claim), "seed": seeds, "metrics": _finite(metrics)}
+    result = {key: made.get(key, value) for key, value in newest.items()}
+    path = common.RESULTS / "claims" / scale.name / f"{claim}.json"
+    path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return result
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no infinity: the ratio to a policy that never succeeded becomes null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _claim_command(scale: Scale, claim: str) -> str:
+    return common.command_line("claims", [claim, f"--scale={scale.name}"])
+
+
+def _source(record: Mapping[str, Any]) -> str:
+    """Where a claim's numbers come from."""
+    return (
+        f"{record['metrics']['cells']} cells by {record['command']}; newest {record['date'][:10]}, {record['commit']}."
+    )
+
+
+def _command(scale: Scale, claim: str, title: str, cells: Sequence[Cell]) -> Command:
+    """What measures a claim, or those of its cells that are missing."""
+    left = missing(scale, cells)
+    if not left:
+        return Command(f"{title}: all {len(cells)} cells are measured", _claim_command(scale, claim))
+    commands = "\n".join(command(scale, cell) for cell in left)
+    return Command(f"{title}: {len(left)} of {len(cells)} cells are missing", commands)
+
+
+def _dreams(scale: Scale) -> list[DreamPanel]:
+    """Dreams of the prior, and of a policy that began as it: of tasks that both saw, in scenes that neither did."""
+    policies = sorted(scale.outputs.glob(f"policies/{CLAIMANT}_{NANO}-{scale.few}_labels-*-plain-no_video/seed_*"))
+    trainings = [("The prior", scale.outputs / "prior" / NANO)]
+    trainings += [("Ours, from the prior", folder / "training") for folder in policies[:1]]
+    panels: list[DreamPanel] = []
+    for who, folder in trainings:
+        checkpoint = last_checkpoint(folder)
+        if checkpoint.is_dir():
+            policy = WAMPolicy.from_pretrained(checkpoint)
+            root = held_out(scale, scale.seen, "unseen")
+            panels += [dream_panel(result, f"{who}: {result.task}") for result in dreams(policy, root, _DREAMS)]
+    return panels
