@@ -70,9 +70,10 @@ class Result:
     """A result file.
 
     Attributes:
-        title: Heading, and what the README's row says while there is no file.
-        rows: Makes the README's rows, from `place` and the record.
+        title: Heading, and what the summary's row says while there is no file.
+        rows: Makes the summary's rows, from `place` and the record.
         place: Robot or device, for the rows.
+        headlines: How many of the rows, from the first on, README.md shows too.
         expected: Whether its absence is worth a row.
         tables: Makes the tables of docs/results.md that the rule for all others does not; takes what it shows out of
             the metrics.
@@ -81,25 +82,28 @@ class Result:
     title: str
     rows: Callable[[str, Record], list[Row]]
     place: str = ""
+    headlines: int = 0
     expected: bool = True
     tables: Callable[[dict[str, Any]], list[str]] = lambda metrics: []
 
 
 FILES = {
-    "nano_demo_viperx": Result("Demonstration, ViperX", demo_rows, "ViperX", tables=demo_tables),
+    "nano_demo_viperx": Result("Demonstration, ViperX", demo_rows, "ViperX", 4, tables=demo_tables),
     "nano_demo_so101": Result("Demonstration, SO-101", demo_rows, "SO-101", tables=demo_tables),
-    "step_cost": Result("Cost beside ACT and Diffusion Policy", cost_rows),
+    "step_cost": Result("Cost beside ACT and Diffusion Policy", cost_rows, headlines=2),
     "long_episode": Result("Cost over a long episode", episode_rows),
-    "cache_speed_256": Result("Loading with and without cached latents", cache_rows),
-    "lossless": Result("Nothing computed twice", lossless_rows, expected=False),
+    "cache_speed_256": Result("Loading with and without cached latents", cache_rows, headlines=1),
+    "lossless": Result("Nothing computed twice", lossless_rows, headlines=1, expected=False),
     "lossless_cuda": Result("Nothing computed twice, GPU", lossless_rows, " (GPU)", expected=False),
     "lossy_settings": Result("Fewer passes through the network", speed_rows),
-    "flash": Result("Flash in one step", flash_rows),
+    "flash": Result("Flash in one step", flash_rows, headlines=1),
     "injected_latency": Result("Chunks that come late", latency_rows, tables=latency_tables),
-    "adaptation": Result("A new arm from five minutes of play", adaptation_rows, " (UR5e)", tables=adaptation_tables),
-    "surprise": Result("Surprise as a failure detector", surprise_rows, tables=surprise_tables),
-    "serving": Result("One server, several robots", serving_rows),
-    "soak": Result("A server for hours, and under damaged messages", soak_rows),
+    "adaptation": Result(
+        "A new arm from five minutes of play", adaptation_rows, " (UR5e)", 3, tables=adaptation_tables
+    ),
+    "surprise": Result("Surprise as a failure detector", surprise_rows, headlines=1, tables=surprise_tables),
+    "serving": Result("One server, several robots", serving_rows, headlines=1),
+    "soak": Result("A server for hours, and under damaged messages", soak_rows, headlines=2),
     "two_processes": Result("Two processes beside one", process_rows, expected=False),
     "step_cost_cuda": Result("Cost beside ACT and Diffusion Policy, GPU", cost_rows, " (GPU)", expected=False),
     "long_episode_cuda": Result("Cost over a long episode, GPU", episode_rows, " (GPU)", expected=False),
@@ -107,14 +111,19 @@ FILES = {
 
 
 def readme_table(folder: Path) -> str:
-    """The table of README.md."""
+    """The table of README.md: the headlines."""
+    return summary(folder, lambda result: result.headlines)
+
+
+def summary(folder: Path, count: Callable[[Result], int | None]) -> str:
+    """A table of the first `count` rows of every result, of all where it is None."""
     rows: list[tuple[str, ...]] = []
     for name, result in FILES.items():
         record = load(folder / f"{name}.json")
         if record is not None:
             source = (machine(record), str(record["date"])[:10], f"`{record['commit']}`", f"`{record['command']}`")
-            rows += [(*row, *source) for row in result.rows(result.place, record)]
-        elif result.expected:
+            rows += [(*row, *source) for row in result.rows(result.place, record)[: count(result)]]
+        elif result.expected and count(result) != 0:
             rows.append((result.title, NOT_YET, *[""] * 5))
     return table(COLUMNS, rows)
 
@@ -123,8 +132,8 @@ def readme_table(folder: Path) -> str:
 
 
 def results_page(folder: Path) -> str:
-    """Every number of every file."""
-    parts = []
+    """A summary, then every number of every file."""
+    parts = ["## Summary", summary(folder, lambda result: None)]
     for name, result in FILES.items():
         record = load(folder / f"{name}.json")
         if record is None:

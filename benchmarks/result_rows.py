@@ -1,4 +1,4 @@
-"""What the documents say of a result file: rows for README.md, tables for docs/results.md, words and numbers."""
+"""What the documents say of a result file: rows for summaries, tables for docs/results.md, words and numbers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ type Record = Mapping[str, Any]
 type Row = tuple[str, str, str]  # what was measured, the result, and how many with which interval
 
 
-# Rows of README.md
+# Rows of the summary, of which README.md shows some
 
 
 def demo_rows(robot: str, record: Record) -> list[Row]:

@@ -231,7 +231,7 @@ def test_links_lead_somewhere(path: Path):
 
 
 def test_the_yaml_of_the_documents_is_what_it_says(tmp_path: Path):
-    mixture = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    mixture = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/training.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     assert mixture is not None
     (tmp_path / "mix.yaml").write_text(mixture[1])
     assert len(load_recipe(tmp_path / "mix.yaml").datasets) == 3
