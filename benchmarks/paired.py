@@ -69,7 +69,7 @@ def compared(before: Sequence[float], after: Sequence[float]) -> dict[str, float
 
 
 def ratio(
-    before: Sequence[Sequence[bool]], after: Sequence[Sequence[bool]], draws: int = 10_000
+    before: Sequence[Sequence[bool]], after: Sequence[Sequence[bool]], draws: int = 4000
 ) -> dict[str, float | tuple[float, float]]:
     """How many times as often one policy succeeds as another, with its 95 % interval (bootstrap, percentiles).
 

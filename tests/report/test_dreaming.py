@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_policies import build_policy, write_dataset
 
 from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.report.clips import Clip, open_episodes, picture_clip, read_clip
@@ -132,6 +133,16 @@ def test_clips_are_read_from_the_whole_and_from_the_filtered_dataset(policy: WAM
     assert torch.equal(whole.actions, clip.actions)
     assert clip.task == "push blue"
     assert len(read_clip(policy, open_episodes(policy, root=recording, chunks=1), 1).frames) == 9
+
+
+def test_a_policy_of_video_alone_dreams_of_a_robots_recording(recording: Path, tmp_path: Path):
+    watching = build_policy(write_dataset(tmp_path / "video", (24,), state=False, action=False))
+    clip = read_clip(watching, open_episodes(watching, root=recording), 1, 2)
+    assert clip.states.shape == (19, 0)
+    assert clip.actions.shape == (0, 0)
+    result = dream(watching, clip)
+    assert result.imagined.shape == (24, 32, 32, 3)
+    assert result.actions.shape == (24, 0)
 
 
 def test_missing_data_is_named(policy: WAMPolicy, recording: Path, tmp_path: Path):

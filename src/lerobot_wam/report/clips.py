@@ -71,13 +71,15 @@ def open_episodes(
         repo_id = f"local/{Path(root).resolve().name}"
     meta = LeRobotDatasetMetadata(repo_id, root=root)
     spec, config = policy.action_spaces[policy.category].spec, policy.config
-    check_dataset(spec, meta.features, meta.fps)
+    unread = {key for key, dimensions in ((STATE, spec.state), (ACTION, spec.action)) if not dimensions}
+    features = meta.features.keys() - unread  # a policy of video alone looks at recordings of robots too
+    check_dataset(spec, {key: meta.features[key] for key in features}, meta.fps)
     for episode in episodes or ():
         _check_index("episode", episode, meta.total_episodes, "the dataset")
     steps = chunks * config.chunk_steps
     frames = [step / meta.fps for step in range(0, steps + 1, config.video_stride)]
-    deltas = {key: frames for key in (*(c.key for c in spec.cameras), STATE) if key in meta.features}
-    if ACTION in meta.features:
+    deltas = {key: frames for key in (*(c.key for c in spec.cameras), STATE) if key in features}
+    if ACTION in features:
         deltas[ACTION] = [step / meta.fps for step in range(steps)]
     return LeRobotDataset(
         repo_id,
@@ -116,8 +118,9 @@ def read_clip(
     real = ~item[f"{spec.cameras[0].key}_is_pad"]
     views = {camera.key: item[camera.key][None] for camera in spec.cameras}
     pixels = tile_views(views, spec, policy.config.image_size, policy.config.head_resize)[0]
-    states = item[STATE].float() if STATE in item else torch.zeros(len(real), 0)
-    actions = item[ACTION][~item[f"{ACTION}_is_pad"]].float() if ACTION in item else torch.zeros(0, len(spec.action))
+    states = item[STATE].float() if f"{STATE}_is_pad" in item else torch.zeros(len(real), 0)
+    action_real = ~item[f"{ACTION}_is_pad"] if f"{ACTION}_is_pad" in item else None
+    actions = torch.zeros(0, len(spec.action)) if action_real is None else item[ACTION][action_real].float()
     source = f"{dataset.repo_id}, episode {episode}, frame {frame}"
     return Clip(pixels[real] * 2 - 1, states[real], actions, task, source)
 
