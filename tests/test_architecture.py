@@ -19,6 +19,7 @@ FLOORS = {
     "codecs": 1,
     "embodiments": 1,
     "sim": 1,
+    "metaworld": 2,  # records with the same recorder, draws with the same renderer
     "optimizer": 1,  # imports nothing of ours: the config's optimizer preset returns it
     "model_card": 1,  # likewise: the policy's push writes it
     "command_line": 1,

@@ -11,7 +11,6 @@ pytest.importorskip("lerobot")
 
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-import lerobot_wam.sim.record as recorder
 from lerobot_wam.sim.episodes import Recipe, make_episode
 from lerobot_wam.sim.record import record
 from lerobot_wam.sim.tabletop import Tabletop
@@ -71,15 +70,15 @@ def test_the_dataset_holds_the_episodes(whole: Path):
 def test_an_interrupted_recording_continues_to_the_same_dataset(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    real, seen = recorder.make_episode, []
+    seen = []
 
-    def stop_at_third(recipe: Recipe, index: int, *rest: object) -> object:
+    def stop_at_third(recipe: Recipe, index: int) -> object:
         if index == 2 and not seen:
             seen.append(index)
             raise KeyboardInterrupt
-        return real(recipe, index, *rest)  # type: ignore[arg-type]
+        return make_episode(recipe, index)
 
-    monkeypatch.setattr(recorder, "make_episode", stop_at_third)
+    monkeypatch.setattr(Recipe, "make_episode", stop_at_third)
     root = tmp_path / "data"
     with pytest.raises(KeyboardInterrupt):
         record(root, 4, RECIPE, progress=False)
@@ -112,7 +111,7 @@ def test_other_options_are_refused(whole: Path, tmp_path: Path):
         record(whole, 5, Recipe(tasks=RECIPE.tasks, image_size=32, seed=1), progress=False)
     (tmp_path / "other").mkdir()
     with pytest.raises(ValueError, match=r"has no meta.wam_sim\.json"):
-        record(tmp_path / "other", 1, progress=False)
+        record(tmp_path / "other", 1, RECIPE, progress=False)
 
 
 def test_labels_are_clean_and_episodes_hold_still_at_the_end():
@@ -183,9 +182,10 @@ def test_a_second_lasts_a_second_at_every_rate():
 
 
 def test_a_recording_older_than_an_option_has_its_default(whole: Path, tmp_path: Path):
-    old = json.loads((whole / recorder.RECIPE_FILE).read_text())
+    file = whole / "meta" / Recipe.file
+    old = json.loads(file.read_text())
     del old["fps"], old["cameras"]
-    (whole / recorder.RECIPE_FILE).write_text(json.dumps(old))
+    file.write_text(json.dumps(old))
     assert record(whole, 4, RECIPE, progress=False).recorded == 0
     with pytest.raises(ValueError, match="recorded with fps=10, this call asks for fps=20"):
         record(whole, 4, replace(RECIPE, fps=20), progress=False)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from lerobot_wam.sim.arms import get_arm
 from lerobot_wam.sim.experts import (
     FOLLOW_THROUGH,
     HOLD,
@@ -70,6 +71,8 @@ class Recipe:
     looks: str = "plain"
     """A key of `LOOKS`; each episode draws its look from it."""
 
+    file: ClassVar[str] = "wam_sim.json"
+
     def __post_init__(self) -> None:
         check_world(self.arm, self.cameras, self.fps, self.looks)
         if self.image_size < 16:
@@ -96,6 +99,25 @@ class Recipe:
                 raise ValueError(f"share {share!r} of {name!r} in tasks is no whole number; expected NAME:COUNT,...")
             cycle.extend([name] * int(share))
         return tuple(cycle)
+
+    @property
+    def robot_type(self) -> str:
+        """The arm's."""
+        return get_arm(self.arm).robot_type
+
+    @property
+    def state_names(self) -> list[str]:
+        """Joint positions."""
+        return [f"{name}.pos" for name in get_arm(self.arm).joint_names]
+
+    @property
+    def action_names(self) -> list[str]:
+        """Joint targets."""
+        return self.state_names
+
+    def make_episode(self, index: int) -> tuple[Episode, int]:
+        """Return what the function of this name does."""
+        return make_episode(self, index)
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as JSON types."""

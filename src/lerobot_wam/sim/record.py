@@ -1,4 +1,4 @@
-"""Records task and play episodes of the tabletop into a LeRobotDataset.
+"""Records simulated episodes into a LeRobotDataset: of the tabletop, and of whatever else is a `Recipe`.
 
 Finished episodes first go, one file each, to `<root>.partial`, so neither Ctrl-C nor a crash loses one; the dataset
 is then written beside it in one pass and moved into place whole. A rerun continues where the last one stopped, and
@@ -10,21 +10,54 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
 from lerobot_wam.quiet import quiet_writing
-from lerobot_wam.sim.arms import get_arm
-from lerobot_wam.sim.episodes import Episode, Recipe, make_episode
-from lerobot_wam.sim.tabletop import Tabletop
+from lerobot_wam.sim.episodes import Episode
 
-RECIPE_FILE = Path("meta") / "wam_sim.json"
-"""Where a recorded dataset keeps its recipe."""
+
+class Recipe(Protocol):
+    """What can be recorded: a frozen dataclass whose fields all have defaults, a simulator's own kind of recipe."""
+
+    @property
+    def file(self) -> str:
+        """The file in a dataset's `meta` that keeps the recipe; each simulator has its own."""
+
+    @property
+    def robot_type(self) -> str:
+        """The dataset's."""
+
+    @property
+    def fps(self) -> int:
+        """Control steps, and frames, per second."""
+
+    @property
+    def image_size(self) -> int:
+        """Edge of the images (pixels)."""
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Keys of `Episode.images`."""
+
+    @property
+    def state_names(self) -> Sequence[str]:
+        """Name of each number in `Episode.states`."""
+
+    @property
+    def action_names(self) -> Sequence[str]:
+        """Name of each number in `Episode.actions`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+
+    def make_episode(self, index: int) -> tuple[Episode, int]:
+        """Return episode `index`, which depends on the recipe and it alone, and the attempts that it took."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +76,21 @@ class RecordReport:
 
 def dataset_features(recipe: Recipe, use_videos: bool) -> dict[str, dict[str, Any]]:
     """Return the LeRobotDataset features of a recording."""
-    arm, size = get_arm(recipe.arm), recipe.image_size
-    joints = {"dtype": "float32", "shape": (arm.dof,), "names": [f"{name}.pos" for name in arm.joint_names]}
     image = {
         "dtype": "video" if use_videos else "image",
-        "shape": (size, size, 3),
+        "shape": (recipe.image_size, recipe.image_size, 3),
         "names": ["height", "width", "channels"],
     }
-    cameras = {f"observation.images.{camera}": dict(image) for camera in recipe.cameras}
-    return {**cameras, "observation.state": joints, "action": dict(joints)}
+    features: dict[str, dict[str, Any]] = {f"observation.images.{camera}": dict(image) for camera in recipe.cameras}
+    for key, names in (("observation.state", recipe.state_names), ("action", recipe.action_names)):
+        features[key] = {"dtype": "float32", "shape": (len(names),), "names": list(names)}
+    return features
 
 
 def record(
     root: str | Path,
     episodes: int,
-    recipe: Recipe | None = None,
+    recipe: Recipe,
     *,
     repo_id: str | None = None,
     use_videos: bool = False,
@@ -69,7 +102,7 @@ def record(
     Args:
         root: the dataset's folder; `<root>.partial` is used beside it until all is written.
         episodes: how many the dataset shall hold. One that holds fewer is extended.
-        recipe: what to record; `Recipe()` if absent.
+        recipe: what to record.
         repo_id: name in the dataset's metadata; `local/<folder>` if absent.
         use_videos: encode the images as video; PNG loads faster at these sizes.
         workers: processes that simulate.
@@ -78,7 +111,7 @@ def record(
     Raises:
         ValueError: `root` holds another recipe, or something else.
     """
-    root, recipe = Path(root), recipe or Recipe()
+    root = Path(root)
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}; expected 1 or more")
     journal = root.with_name(root.name + ".partial")
@@ -87,7 +120,7 @@ def record(
         old.rename(root)
     present = _episodes_present(root, recipe, use_videos)
     journal.mkdir(parents=True, exist_ok=True)
-    _check_recipe(journal / RECIPE_FILE.name, recipe, use_videos)
+    _check_recipe(journal / recipe.file, recipe, use_videos)
     missing = [i for i in range(present, episodes) if not _episode_file(journal, i).is_file()]
     attempts = 0
     bar = tqdm(
@@ -119,7 +152,7 @@ def _check_recipe(path: Path, recipe: Recipe, use_videos: bool) -> None:
         path.write_text(json.dumps(wanted, indent=1) + "\n")
         return
     # A recording older than an option was made with its default.
-    found = {**Recipe().to_json(), **json.loads(path.read_text())}
+    found = {**type(recipe)().to_json(), **json.loads(path.read_text())}
     for key, value in wanted.items():
         if found[key] != value:
             raise ValueError(
@@ -132,21 +165,16 @@ def _episodes_present(root: Path, recipe: Recipe, use_videos: bool) -> int:
     """Return how many episodes the dataset at `root` holds, 0 if there is none."""
     if not root.exists():
         return 0
-    if not (root / RECIPE_FILE).is_file():
-        raise ValueError(f"{root} exists and has no {RECIPE_FILE}; expected a recording of this simulator or nothing")
-    _check_recipe(root / RECIPE_FILE, recipe, use_videos)
+    file = Path("meta") / recipe.file
+    if not (root / file).is_file():
+        raise ValueError(f"{root} exists and has no {file}; expected a recording of this simulator or nothing")
+    _check_recipe(root / file, recipe, use_videos)
     return int(json.loads((root / "meta" / "info.json").read_text())["total_episodes"])
-
-
-_worker_world: dict[tuple[str, int], Tabletop] = {}
 
 
 def _simulate_one(recipe: Recipe, index: int, path: Path) -> int:
     """Simulate one episode into `path`; return the attempts."""
-    kind = (recipe.arm, recipe.fps)
-    if kind not in _worker_world:
-        _worker_world[kind] = Tabletop(*kind)
-    episode, attempts = make_episode(recipe, index, _worker_world[kind])
+    episode, attempts = recipe.make_episode(index)
     episode.save(path)
     return attempts
 
@@ -187,7 +215,7 @@ def _assemble(
             fps=recipe.fps,
             features=dataset_features(recipe, use_videos),
             root=draft,
-            robot_type=get_arm(recipe.arm).robot_type,
+            robot_type=recipe.robot_type,
             use_videos=use_videos,
         )
     with quiet_writing():
@@ -198,7 +226,7 @@ def _assemble(
                 dataset.add_frame({**images, "observation.state": state, "action": action, "task": episode.text})
             dataset.save_episode()
         dataset.finalize()
-    _check_recipe(draft / RECIPE_FILE, recipe, use_videos)
+    _check_recipe(draft / "meta" / recipe.file, recipe, use_videos)
     if root.exists():
         root.rename(old)
     root.parent.mkdir(parents=True, exist_ok=True)
