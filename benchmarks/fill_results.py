@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.claim_rows import claim_rows, claim_tables
 from benchmarks.result_rows import (
     Record,
     Row,
@@ -105,6 +106,19 @@ FILES = {
     "serving": Result("One server, several robots", serving_rows, headlines=1),
     "soak": Result("A server for hours, and under damaged messages", soak_rows, headlines=2),
     "two_processes": Result("Two processes beside one", process_rows, expected=False),
+    **{
+        f"claims/{scale}/{claim}": Result(title, claim_rows, where, count, expected=False, tables=claim_tables)
+        for scale, where in (("cpu", ""), ("gpu", " (GPU)"))
+        for claim, title, count in (
+            ("prior", "The video prior", 1),
+            ("a", "Claim A: unseen tasks and unseen scenes", 3),
+            ("b", "Claim B: video of other robots", 1),
+            ("c", "Claim C: a new robot from play", 1),
+            ("d", "Claim D: one denoising step in place of many", 2),
+            ("scaling", "Scaling: size and diversity", 3),
+            ("counterfactual", "Does the dream follow the action?", 2),
+        )
+    },
     "step_cost_cuda": Result("Cost beside ACT and Diffusion Policy, GPU", cost_rows, " (GPU)", expected=False),
     "long_episode_cuda": Result("Cost over a long episode, GPU", episode_rows, " (GPU)", expected=False),
 }

@@ -52,3 +52,12 @@ def test_nothing_known_is_said_so_not_invented():
 def test_ragged_table_is_refused():
     with pytest.raises(ValueError, match="'results' has a row with columns"):
         generate_card("user/arm", results=[{"a": 1}, {"b": 1}])
+
+
+def test_a_model_of_video_alone_is_not_said_to_drive_a_robot():
+    text = generate_card("user/prior", embodiments=[ROBOT | {"Actions": "none"}]).text
+    assert "a robot has to be added and learned" in text
+    assert "lerobot-wam dream --policy.path=user/prior" in text
+    for command in ("lerobot-rollout", "lerobot-eval"):
+        assert command not in text
+        assert command in generate_card("user/arm", embodiments=[ROBOT]).text

@@ -100,9 +100,8 @@ def card(checkpoint: Path, learned: Sequence[MixtureEntry], metrics: Mapping[str
     loss = metrics["held_out_video_loss"]
     return generate_card(
         f"<user>/wam-{metrics['size']}-prior",
-        summary=f"Trained on {metrics['minutes_of_video']:.0f} minutes of video alone: four simulated arms, varied "
-        "scenes, no action. A start for policies of these arms, which knows no robot yet: `lerobot-wam adapt` does not "
-        "apply to it, `benchmarks/claims` shows how a robot is added. Pictures are 64 x 64.",
+        summary=f"Trained on {metrics['minutes_of_video']:.0f} minutes of video alone: four simulated arms in varied "
+        "scenes, no action. A start for policies of these arms; `benchmarks/claims/contestants.py` adds one.",
         embodiments=robot_rows(config.policy.embodiments),
         data=[data_row(open_metadata(video)) for video in learned],
         training=training_rows(config),

@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 SUMMARY = "A robot policy trained with LeRobot."
+_NONE = "none"
 
 Row = Mapping[str, Any]
 
@@ -78,6 +79,7 @@ def generate_card(
         summary=summary,
         dataset=datasets[0] if datasets else None,
         embodiments=embodiments,
+        watches=bool(embodiments) and all(row.get("Actions") == _NONE for row in embodiments),
         data=data,
         training=training,
         results=results,
@@ -105,7 +107,7 @@ def robot_rows(embodiments: Mapping[str, Mapping[str, Any]]) -> list[Row]:
 def _dimensions(dimensions: Sequence[Mapping[str, Any]]) -> str:
     """Names, with the unit behind those that share it: ``waist.pos, elbow.pos (rad), gripper.pos (unit unknown)``."""
     groups = groupby(dimensions, key=lambda dimension: dimension["unit"] or "unit unknown")
-    return ", ".join(f"{', '.join(d['name'] for d in group)} ({unit})" for unit, group in groups) or "none"
+    return ", ".join(f"{', '.join(d['name'] for d in group)} ({unit})" for unit, group in groups) or _NONE
 
 
 def data_row(meta: Any) -> Row:

@@ -1,0 +1,43 @@
+"""What the documents say of the claims: a row a verdict, and tables of every success rate and comparison."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benchmarks.result_rows import Record, Row, change, interval, rate, table, words
+
+
+def claim_rows(where: str, record: Record) -> list[Row]:
+    """Verdicts by the rules that were fixed beforehand."""
+    return [
+        (f"{claim}{where}", f"{found['verdict']}: {found['value']}", found["note"])
+        for claim, found in record["metrics"]["verdicts"].items()
+    ]
+
+
+def claim_tables(metrics: dict[str, Any]) -> list[str]:
+    """Success and comparisons, however deep they lie; takes all that it shows out of the metrics."""
+    metrics.pop("verdicts")
+    rates = [(place, rate(found), interval(found)) for place, found in _taken(metrics, "success_wilson_95")]
+    changes = [
+        (place, _times(found), change(found), str(found["scenes"])) for place, found in _taken(metrics, "ratio_95")
+    ]
+    parts = [table(("Setting", "Success", "n, 95 % interval"), rates)] if rates else []
+    header = ("Setting", "Times as often", "Difference, paired by scene", "Scenes")
+    return parts + ([table(header, changes)] if changes else [])
+
+
+def _taken(found: dict[str, Any], key: str, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Take every mapping that has the key out of a nested one, and those that this leaves empty."""
+    for name, inner in list(found.items()):
+        where = f"{place}, {words(name)}" if place else words(name)
+        if isinstance(inner, dict) and key in inner:
+            yield where, found.pop(name)
+        elif isinstance(inner, dict):
+            yield from _taken(inner, key, where)
+            if not inner:
+                del found[name]
+
+
+def _times(found: Mapping[str, Any]) -> str:
+    ratio, low, high = ("∞" if value is None else f"{value:.2f}" for value in (found["ratio"], *found["ratio_95"]))
+    return f"{ratio} ({low}–{high})"

@@ -1,0 +1,204 @@
+"""Verdicts and what they rest on, on numbers made by hand."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import common
+from benchmarks.claims import a_generalisation, b_video, c_new_robot, page, scaling
+from benchmarks.claims.findings import all_of, any_of, decided
+from benchmarks.claims.scales import CPU
+from benchmarks.claims.summaries import against, success
+from benchmarks.paired import rate, ratio
+
+
+def record(outcomes: dict[str, str], seed: int = 0, **metrics: Any) -> dict[str, Any]:
+    """What a cell's file holds, from digits."""
+    conditions = {
+        name: rate([digit == "1" for digit in digits]) | {"progress": 0.5, "outcomes": digits}
+        for name, digits in outcomes.items()
+    }
+    made = {"command": "x", "date": f"2026-11-23T0{seed}:00:00+00:00", "commit": "abc", "machine": {}, "versions": {}}
+    return made | {"seed": seed, "metrics": metrics | {"conditions": conditions}}
+
+
+def digits(successes: int, episodes: int = 108) -> str:
+    """So many successes, in the easiest scenes."""
+    return "1" * successes + "0" * (episodes - successes)
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [
+        ((2.0, 3.0), "holds"),
+        ((math.inf, math.inf), "holds"),
+        ((1.0, 1.9), "does not hold"),
+        ((1.9, 2.1), "undecided"),
+        ((1.9, math.inf), "undecided"),
+        (None, "undecided"),
+    ],
+)
+def test_a_goal_is_reached_where_the_whole_interval_reaches_it(interval: Sequence[float] | None, verdict: str):
+    assert decided(interval, 2.0) == verdict
+
+
+def test_verdicts_join():
+    assert all_of(["holds", "holds"]) == "holds"
+    assert all_of(["holds", "undecided", "does not hold"]) == "does not hold"
+    assert all_of(["holds", "undecided"]) == all_of([]) == "undecided"
+    assert any_of(["does not hold", "holds"]) == "holds"
+    assert any_of(["does not hold", "undecided"]) == any_of([]) == "undecided"
+    assert any_of(["does not hold"]) == "does not hold"
+
+
+def test_a_ratio_is_that_of_the_rates_and_its_interval_is_narrower_with_more_scenes():
+    before, after = [[True, False, False, False] * 25], [[True, True, False, False] * 25]
+    found = ratio(before, after)
+    assert found["ratio"] == pytest.approx(2)
+    low, high = found["ratio_95"]
+    assert 1 < low < 2 < high < 3.5
+    narrow_low, narrow_high = ratio([before[0] * 9], [after[0] * 9])["ratio_95"]
+    assert low < narrow_low < 2 < narrow_high < high
+    assert ratio(before, after) == found
+
+
+def test_a_ratio_says_what_it_can_of_policies_that_never_succeed():
+    never, always = [[False] * 20], [[True] * 20]
+    assert ratio(never, always) == {"ratio": math.inf, "ratio_95": (math.inf, math.inf)}
+    assert ratio(never, never) == {"ratio": 1, "ratio_95": (1, 1)}
+    assert ratio(always, never) == {"ratio": 0, "ratio_95": (0, 0)}
+
+
+def test_trainings_that_differ_widen_the_interval():
+    alike = [[True, False] * 20] * 3
+    apart = [[True] * 40, [False] * 40, [True, False] * 20]
+    always = [[True] * 40]
+    (low, high), (wide_low, wide_high) = (ratio(group, always)["ratio_95"] for group in (alike, apart))
+    assert wide_low < low < high < wide_high
+
+
+def test_seeds_of_a_setting_are_taken_together():
+    before = [record({"seen": "1000"}), record({"seen": "0000"}, seed=1)]
+    after = [record({"seen": "1110"}), record({"seen": "1100"}, seed=1)]
+    found = success(after)["seen"]
+    assert (found["successes"], found["n_episodes"], found["seeds"], found["progress"]) == (5, 8, 2, 0.5)
+    gain = against(before, after)["seen"]
+    assert gain["ratio"] == pytest.approx(5)
+    assert gain["change"] == pytest.approx((0.5 + 1 + 0.5) / 4)
+
+
+def claim_a(scale, ours: dict[str, str], others: dict[str, str]) -> dict[str, Any]:
+    return {
+        a_generalisation.cell_name(who, "nano", labels, "clock", seed): record(
+            ours if who == "ours_prior" else others, seed
+        )
+        for who in scale.contestants
+        for labels in scale.deciding
+        for seed in scale.seeds
+    }
+
+
+def test_claim_a_holds_only_against_every_action_only_policy():
+    scale = replace(CPU, budgets=("clock",))
+    ours = {"seen": digits(90), "unseen_tasks": digits(80), "unseen_scenes": digits(40)}
+    others = {"seen": digits(88), "unseen_tasks": digits(20), "unseen_scenes": digits(36)}
+    records = claim_a(scale, ours, others)
+    tasks, scenes, seen = a_generalisation.report(scale, records).findings
+    assert (tasks.verdict, scenes.verdict, seen.verdict) == ("holds", "does not hold", "holds")
+    assert tasks.value == "×4.0"
+    for name in records:
+        if name.startswith("act-"):
+            records[name] = record(others | {"unseen_tasks": digits(80)})
+    tasks, *_ = a_generalisation.report(scale, records).findings
+    assert (tasks.verdict, tasks.value) == ("does not hold", "×1.0")
+    assert "against ACT" in tasks.note
+
+
+def test_claim_a_is_undecided_while_a_seed_is_missing_but_shows_what_there_is():
+    scale = replace(CPU, budgets=("clock",))
+    both = {"seen": digits(90), "unseen_tasks": digits(80), "unseen_scenes": digits(40)}
+    records = claim_a(scale, both, both)
+    for labels in scale.deciding:
+        del records[f"act-{labels}_labels-clock-seed_2"]
+    report = a_generalisation.report(scale, records)
+    assert {finding.verdict for finding in report.findings} == {"undecided"}
+    assert report.metrics["clock"]["success"][5]["act"]["seen"]["seeds"] == 2
+    table = report.tables[0]
+    assert list(table.rows)[-1] == "ours_prior"
+    assert len(table.charts) == len(table.columns) == 3 * len(scale.deciding)
+
+
+def test_claim_b_asks_for_42_percent_more():
+    def verdict(without: int, with_video: int) -> str:
+        counts = {b_video.WITHOUT: without, b_video.SEEN: without, b_video.UNSEEN: with_video}
+        records = {
+            b_video.cell_name(video, seed): record({"seen": digits(90), "unseen_tasks": digits(count)}, seed)
+            for video, count in counts.items()
+            for seed in CPU.seeds
+        }
+        return b_video.report(CPU, records).findings[0].verdict
+
+    assert verdict(20, 80) == "holds"
+    assert verdict(60, 66) == "does not hold"
+    assert verdict(40, 58) == "undecided"
+    assert b_video.report(CPU, {}).findings[0].verdict == "undecided"
+
+
+def new_robot(adapted: int, after: float) -> dict[str, Any]:
+    cell = {
+        "minutes_of_play": 30.0,
+        "success": {"adapted": rate([True] * adapted + [False] * (108 - adapted)), "heads_from_scratch": rate([False])},
+        "seen_arms": {"before": 0.8, "after": after, "change_95": (after - 0.82, after - 0.78)},
+        "by_seed": {"0": {"adapted": {"below_better_yardstick": 0.3}}},
+    }
+    return {c_new_robot.cell_name(30, seed): record({}, seed) | {"metrics": cell} for seed in CPU.seeds}
+
+
+@pytest.mark.parametrize(
+    ("adapted", "after", "verdict"),
+    [(70, 0.8, "holds"), (70, 0.6, "does not hold"), (10, 0.8, "does not hold"), (45, 0.8, "undecided")],
+)
+def test_claim_c_asks_for_the_new_arm_and_for_the_old_ones(adapted: int, after: float, verdict: str):
+    report = c_new_robot.report(CPU, new_robot(adapted, after))
+    assert report.findings[0].verdict == verdict
+    assert report.metrics["30_minutes"]["adapted"]["n_episodes"] == 3 * 108
+
+
+def test_scaling_compares_the_most_with_the_least():
+    counts = {"64x3": 30, "nano": 40, "192x6": 60}
+    records = {
+        scaling.cell_name("size", size, seed): record(
+            {"seen": digits(90), "unseen_tasks": digits(count), "unseen_scenes": digits(9)}, seed
+        )
+        for size, count in counts.items()
+        for seed in CPU.seeds
+    }
+    size, tasks, scenes = scaling.report(CPU, records).findings
+    assert (size.verdict, size.value) == ("holds", "+28 points")
+    assert tasks.verdict == scenes.verdict == "undecided"
+
+
+def test_the_page_says_what_holds_and_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr("benchmarks.claims.scales.OUTPUTS", tmp_path / "outputs")
+    folder = tmp_path / "results/claims/cpu/b"
+    folder.mkdir(parents=True)
+    for video, count in ((b_video.WITHOUT, 0), (b_video.UNSEEN, 80)):
+        for seed in CPU.seeds:
+            made = record({"seen": digits(90), "unseen_tasks": digits(count)}, seed)
+            (folder / f"{b_video.cell_name(video, seed)}.json").write_text(json.dumps(made))
+    html = page.write(CPU, {"a": "a_generalisation", "b": "b_video"}).read_text()
+    assert "B · Video of other robots: 3 of 9 cells are missing" in html
+    assert "python -m benchmarks.claims b --scale=cpu --only=video_of_seen_tasks-seed_0" in html
+    assert f"{len(a_generalisation.cells(CPU))} of {len(a_generalisation.cells(CPU))} cells are missing" in html
+    assert html.count('class="finding holds"') == 1
+    assert "×∞" in html
+    written = json.loads((folder.parent / "b.json").read_text())
+    assert written["date"].startswith("2026-11-23T02")
+    assert written["metrics"]["against"]["video_of_unseen_tasks against no_video"]["unseen_tasks"]["ratio"] is None
+    assert not (folder.parent / "a.json").exists()
