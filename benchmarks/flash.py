@@ -10,7 +10,6 @@ own first, and the last one all.
 """
 
 import argparse
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.claims.training import last_checkpoint, resumed_or_new
 from benchmarks.common import command_line, write_result
 from benchmarks.paired import by_scene, compared, evaluate, rate
 from lerobot_wam.data.recipe import MixtureEntry, MixtureRecipe
@@ -34,30 +34,26 @@ ACTING: dict[str, tuple[str, dict[str, Any]]] = {
 """Name -> which of the two policies acts, and with which fields."""
 
 
-def trained(noise_mode: str, dataset: Path, steps: int, batch_size: int, seed: int, folder: Path) -> Path:
-    """Train, or go on with a training that was interrupted; returns the last checkpoint."""
-    last = folder / "checkpoints" / "last" / "pretrained_model"
-    if not (folder / "checkpoints" / f"{steps:06d}" / "pretrained_model" / "config.json").is_file():
-        flags = [f"--config_path={last / 'train_config.json'}", "--resume=true"]
-        if not last.is_dir():
-            shutil.rmtree(folder, ignore_errors=True)  # nothing to go on from, and LeRobot refuses a folder that exists
-            flags = [
-                "--policy.type=wam",
-                "--policy.preset=nano",
-                f"--policy.noise_mode={noise_mode}",
-                "--policy.device=cpu",
-                "--policy.push_to_hub=false",
-                f"--output_dir={folder}",
-                f"--steps={steps}",
-                f"--batch_size={batch_size}",
-                f"--save_freq={max(1, steps // 5)}",
-                f"--seed={seed}",
-                "--env_eval_freq=0",
-                "--num_workers=0",
-            ]
+def trained(
+    noise_mode: str,
+    dataset: Path,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    folder: Path,
+    device: str = "cpu",
+    further: Sequence[str] = (),
+) -> Path:
+    """Train, or go on with a training that was interrupted; returns the last checkpoint.
+
+    `further` are flags that a new training gets besides.
+    """
+    own = ["--policy.type=wam", "--policy.preset=nano", f"--policy.noise_mode={noise_mode}", *further]
+    flags = resumed_or_new(folder, steps, batch_size, seed, device, own)
+    if flags is not None:
         entry = MixtureEntry(f"local/{dataset.resolve().name}", root=str(dataset), in_memory=True)
         train(flags, MixtureRecipe((entry,)))
-    return last
+    return last_checkpoint(folder)
 
 
 def measure(
