@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 import numpy as np
 
@@ -73,8 +74,7 @@ def speed(repetitions: int, native_repetitions: int) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = options(__doc__, repetitions=10)
-    args = parser.parse_args(arguments)
+    args = options(__doc__, repetitions=10).parse_args(arguments)
     episodes, recipe = args.repetitions, Recipe()
     rng = np.random.default_rng(args.seed)
 
@@ -99,12 +99,13 @@ def main(arguments: Sequence[str]) -> None:
     write_result(
         "metaworld_experts",
         {
+            "metaworld": version("metaworld"),
             "episodes_per_task": episodes,
             "time_limit_control_steps": EPISODE_STEPS,
             "noise": recipe.noise,
             "camera": CAMERA,
             "tasks": tasks,
-            "cpu_time": speed(200, 20),
+            "cpu_time": speed(20 * episodes, 2 * episodes),
         },
         args.seed,
         command_line("metaworld_experts", arguments),

@@ -96,12 +96,23 @@ def test_nothing_moves_by_itself():
     give_back(world)
 
 
+@pytest.mark.parametrize("name", ["coffee-pull-v3", "pick-out-of-hole-v3", "reach-v3"])
+def test_the_marker_is_at_the_goal(name: str):
+    world = take_world(Task(name))
+    world.reset([3])
+    environment = world._environment
+    site = environment.data.site("mug_goal" if name == "coffee-pull-v3" else "goal")
+    np.testing.assert_allclose(site.xpos, environment._target_pos, atol=1e-6)
+    assert environment.model.site_rgba[site.id, 3] == 1
+    give_back(world)
+
+
 def test_the_goal_is_marked_where_it_is_and_only_where_nothing_else_shows_it():
     def green(world: World) -> np.ndarray:
         image = world.image(96).astype(int)
         return np.argwhere((image[..., 1] > 150) & (image[..., 0] < 80) & (image[..., 2] < 100))
 
-    reach, drawer = take_world(Task("reach-v3")), take_world(Task("faucet-open-v3"))
+    reach, faucet = take_world(Task("reach-v3")), take_world(Task("faucet-open-v3"))
     centres = []
     for key in ([0], [1]):
         reach.reset(key)
@@ -113,10 +124,10 @@ def test_the_goal_is_marked_where_it_is_and_only_where_nothing_else_shows_it():
             reach.step(expert.action())
         assert abs(green(reach)[:, 1].mean() - centres[-1][0]) < 2, "it stays while the arm moves"
     assert (centres[0][0] > centres[1][0]) == (centres[0][1] > centres[1][1])
-    drawer.reset([0])
-    assert len(green(drawer)) == 0
+    faucet.reset([0])
+    assert len(green(faucet)) == 0
     give_back(reach)
-    give_back(drawer)
+    give_back(faucet)
 
 
 def test_a_world_given_back_is_taken_again(drawer: World):

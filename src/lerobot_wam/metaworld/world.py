@@ -62,10 +62,7 @@ class World:
         return self.observation[:4].astype(np.float32)
 
     def image(self, size: int) -> np.ndarray:
-        """Return the camera's view, (size, size, 3) uint8, with the goal's marker where the task has one."""
-        if self.task.marked:  # the physics leaves it where the model has it
-            for name, position in self._environment._target_site_config:
-                self._data.site(name).xpos = position
+        """Return the camera's view, (size, size, 3) uint8; the goal is in it where `task.marked`."""
         return render(self._model, self._data, CAMERA, size, self.task.name)
 
     def _distance(self, info: dict[str, float]) -> float:
