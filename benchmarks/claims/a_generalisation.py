@@ -17,6 +17,7 @@ from benchmarks.claims.findings import Finding, Report, Verdict, all_of, any_of,
 from benchmarks.claims.runs import Run, conditions, measured, ours, steps
 from benchmarks.claims.scales import NANO, Scale
 from benchmarks.claims.summaries import Group, against, against_table, group, success, success_table
+from benchmarks.result_rows import words
 from lerobot_wam.report.page import NumberTable
 
 TITLE = "A · Unseen tasks and unseen scenes"
@@ -92,7 +93,7 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
                     "Columns say under which condition, and after how many demonstrations of each seen task.",
                     _columns(successes),
                     CLAIMANT,
-                    "; ".join(f"{who}: {CONTESTANTS[who].how}" for who in scale.contestants),
+                    " ".join(f"{words(who).capitalize()}: {CONTESTANTS[who].how}." for who in scale.contestants),
                 ),
                 against_table(f"Ours from the prior against each ({budget} budget)", _columns(against_each)),
             ]

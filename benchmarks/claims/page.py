@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks import common
 from benchmarks.claims.a_generalisation import CLAIMANT
-from benchmarks.claims.cells import Cell, command, missing, records
+from benchmarks.claims.cells import Cell, missing, records
 from benchmarks.claims.data import held_out
 from benchmarks.claims.findings import Report
 from benchmarks.claims.prior import dreams
@@ -109,12 +109,11 @@ def _source(record: Mapping[str, Any]) -> str:
 
 
 def _command(scale: Scale, claim: str, title: str, cells: Sequence[Cell]) -> Command:
-    """What measures a claim, or those of its cells that are missing."""
-    left = missing(scale, cells)
-    if not left:
-        return Command(f"{title}: all {len(cells)} cells are measured", _claim_command(scale, claim))
-    commands = "\n".join(command(scale, cell) for cell in left)
-    return Command(f"{title}: {len(left)} of {len(cells)} cells are missing", commands)
+    """What measures a claim, and which of its cells are missing."""
+    left = [cell.name for cell in missing(scale, cells)]
+    command = _claim_command(scale, claim)
+    comment = f"\n# missing: {', '.join(left)}" if left else ""
+    return Command(f"{title}: {len(cells) - len(left)} of {len(cells)} cells measured", command + comment)
 
 
 def _dreams(scale: Scale) -> list[DreamPanel]:

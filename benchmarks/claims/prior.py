@@ -6,6 +6,7 @@ and its dreams beside the last frame repeated and beside the codec, the best tha
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ _WINDOWS = 64
 
 def cells(scale: Scale) -> list[Cell]:
     """One prior of each size that claim A needs."""
-    return [Cell("prior", size, 0, lambda size=size: measured(scale, size)) for size in scale.sizes_in_claim_a]
+    return [Cell("prior", size, 0, partial(measured, scale, size)) for size in scale.sizes_in_claim_a]
 
 
 def videos(scale: Scale) -> list[MixtureEntry]:
@@ -65,9 +66,9 @@ def train_mixture(scale: Scale, recipe: MixtureRecipe, size: str, steps: int, se
 def measured(scale: Scale, size: str) -> dict[str, Any]:
     """Train a prior and measure it; what its cell's file holds."""
     checkpoint = trained_prior(scale, size)
-    policy = WAMPolicy.from_pretrained(checkpoint)
+    policy = WAMPolicy.from_pretrained(checkpoint).to(scale.device)
     torch.manual_seed(0)
-    untrained = WAMPolicy(policy.config)
+    untrained = WAMPolicy(policy.config).to(scale.device)
     learned = videos(scale)
     kept_back = {arm: held_out(scale, scale.prior_tasks, "varied", arm) for arm in (ARM, *OTHER_ARMS)}
     unseen = held_out(scale, scale.seen, "unseen")
@@ -127,7 +128,8 @@ def video_loss(policy: WAMPolicy, entries: Sequence[MixtureEntry]) -> float:
     windows = Mixture(MixtureRecipe(tuple(entries)), shape, config.embodiments, seed=0)
     batch = default_collate([windows[index] for index in range(_WINDOWS)])
     batch |= {key: batch[key] / 255 for key in windows.meta.camera_keys if key in batch}
-    return policy.eval()(batch)[1]["video_loss"]
+    on_device = {key: value.to(config.device) for key, value in batch.items() if isinstance(value, torch.Tensor)}
+    return policy.eval()(batch | on_device)[1]["video_loss"]
 
 
 def dreams(policy: WAMPolicy, root: Path, count: int) -> list[DreamResult]:

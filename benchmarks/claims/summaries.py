@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from benchmarks.claims.findings import percent, points, times
+from benchmarks.claims.findings import percent, times
 from benchmarks.paired import by_scene, compared, rate, ratio
+from benchmarks.result_rows import words
 from lerobot_wam.report.charts import Interval, interval_chart
 from lerobot_wam.report.page import NumberTable
 
@@ -61,14 +62,14 @@ def success_table(
         interval_chart(
             column,
             [
-                Interval(row, by[row]["success_rate"], *by[row]["success_wilson_95"], strong=row == strong)
+                Interval(words(row), by[row]["success_rate"], *by[row]["success_wilson_95"], strong=row == strong)
                 for row in rows
                 if row in by
             ],
         )
         for column, by in columns.items()
     ]
-    cells = {row: [percent(by[row]) if row in by else "" for by in columns.values()] for row in rows}
+    cells = {words(row): [percent(by[row]) if row in by else "" for by in columns.values()] for row in rows}
     return NumberTable(title, f"{text} Success with its 95 % Wilson interval.", list(columns), cells, charts, note)
 
 
@@ -77,15 +78,13 @@ def against_table(title: str, columns: Mapping[str, Mapping[str, Mapping[str, An
     rows = dict.fromkeys(row for by in columns.values() for row in by)
 
     def cell(case: Mapping[str, Any]) -> str:
-        return (
-            f"{times(case['ratio'])} ({times(*case['ratio_95'])}), {points(case['change'])} "
-            f"({points(*case['change_95'])})"
-        )
+        low, high = (f"{100 * bound:+.0f}" for bound in case["change_95"])
+        return f"{times(case['ratio'])} ({times(*case['ratio_95'])}), {100 * case['change']:+.0f} ({low} to {high})"
 
     return NumberTable(
         title,
         "How many times as often it succeeds (bootstrap over scenes and trainings), and the difference in points "
         "(paired by scene), with 95 % intervals.",
         list(columns),
-        {row: [cell(by[row]) if row in by else "" for by in columns.values()] for row in rows},
+        {words(row): [cell(by[row]) if row in by else "" for by in columns.values()] for row in rows},
     )

@@ -15,6 +15,7 @@ from benchmarks.claims.__main__ import CLAIMS, main
 from benchmarks.claims.cells import Cell, chosen, command, missing, records, run
 from benchmarks.claims.scales import CPU, SCALES, SMOKE
 
+ROOT = Path(__file__).parents[2]
 KEYS = {"command", "date", "commit", "machine", "versions", "seed", "metrics"}
 
 
@@ -64,6 +65,15 @@ def test_every_cell_has_a_name_of_its_own_and_a_command_that_chooses_it_alone(sc
             assert (key, at) == (cell.claim, f"--scale={scale.name}")
             assert CLAIMS[key] == module.__name__.rpartition(".")[2]
             assert chosen(cells, only.removeprefix("--only=")) == [cell]
+
+
+def test_published_results_say_how_to_repeat_them():
+    for path in sorted((ROOT / "benchmarks/results/claims").rglob("*.json")):
+        result = json.loads(path.read_text())
+        assert set(result) == KEYS, path
+        assert result["command"].startswith("python -m benchmarks.claims"), path
+        assert f"--scale={path.relative_to(ROOT / 'benchmarks/results/claims').parts[0]}" in result["command"], path
+        assert str(ROOT) not in path.read_text(), path
 
 
 def test_cells_that_decide_come_first():

@@ -129,7 +129,7 @@ def test_claim_a_is_undecided_while_a_seed_is_missing_but_shows_what_there_is():
     assert {finding.verdict for finding in report.findings} == {"undecided"}
     assert report.metrics["clock"]["success"][5]["act"]["seen"]["seeds"] == 2
     table = report.tables[0]
-    assert list(table.rows)[-1] == "ours_prior"
+    assert list(table.rows)[-1] == "ours prior"
     assert len(table.charts) == len(table.columns) == 3 * len(scale.deciding)
 
 
@@ -193,9 +193,10 @@ def test_the_page_says_what_holds_and_what_is_missing(tmp_path: Path, monkeypatc
             made = record({"seen": digits(90), "unseen_tasks": digits(count)}, seed)
             (folder / f"{b_video.cell_name(video, seed)}.json").write_text(json.dumps(made))
     html = page.write(CPU, {"a": "a_generalisation", "b": "b_video"}).read_text()
-    assert "B · Video of other robots: 3 of 9 cells are missing" in html
-    assert "python -m benchmarks.claims b --scale=cpu --only=video_of_seen_tasks-seed_0" in html
-    assert f"{len(a_generalisation.cells(CPU))} of {len(a_generalisation.cells(CPU))} cells are missing" in html
+    assert "B · Video of other robots: 6 of 9 cells measured" in html
+    missing = ", ".join(f"{b_video.SEEN}-seed_{seed}" for seed in CPU.seeds)
+    assert f"python -m benchmarks.claims b --scale=cpu\n# missing: {missing}<" in html
+    assert f"A · Unseen tasks and unseen scenes: 0 of {len(a_generalisation.cells(CPU))} cells measured" in html
     assert html.count('class="finding holds"') == 1
     assert "×∞" in html
     written = json.loads((folder.parent / "b.json").read_text())
