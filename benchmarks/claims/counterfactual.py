@@ -1,6 +1,7 @@
 """Does the dream follow the action?
 
-A policy is asked three things, of each of which a coupled and an independent training are cells:
+A policy is asked three things; its training with coupled noise, with independent noise, and with the latter on play
+alone, in which no instruction foretells the action, are cells with each seed:
 
 - simulate: from one state it is given different chunks of actions and dreams the video of each; the simulator shows
   what each leads to. Is the dreamed motion of the right direction and size, is each dream closest to the film of its
@@ -11,8 +12,8 @@ A policy is asked three things, of each of which a coupled and an independent tr
   the dream show that cube's film, and do the dream and the arm agree?
 
 Motion is measured on images alone (`branches.motion`); how well that method does is measured too, on the simulator's
-own images and on those after the codec, which is the best that any dream can be. Both trainings see the same
-recordings, tasks and play, in plain and varied scenes.
+own images and on those after the codec, which is the best that any dream can be. Recordings are of plain and of varied
+scenes.
 """
 
 import argparse
@@ -37,18 +38,27 @@ from benchmarks.claims.findings import Finding, Report, all_of, decided
 from benchmarks.claims.imagination import begin, measure, simulated
 from benchmarks.claims.runs import steps
 from benchmarks.claims.scales import NANO, Scale
+from benchmarks.result_rows import words
 from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.report.page import NumberTable
 from lerobot_wam.sim.episodes import Recipe
 
 TITLE = "Does the dream follow the action?"
-MODES = ("independent", "coupled")
+TRAININGS = {
+    "independent": ("seen:2,play:1", ("--policy.noise_mode=independent",)),
+    "coupled": ("seen:2,play:1", ("--policy.noise_mode=coupled",)),
+    "independent_play": ("play", ("--policy.noise_mode=independent", "--policy.pure_noise_probability=0")),
+}
+"""Name -> what is recorded, as `Recipe.tasks`, and flags of training."""
 STARTS = {"smoke": 4, "cpu": 100, "gpu": 200}
 """States that chunks start from, by scale."""
 FOLLOWS = 0.5
 """Share of dreams closest to the film of their own chunk, and cosine of motion, from which dreams follow the action."""
-DECIDING = ("identified", "direction_cosine")
 ROWS = {
+    "method: cosine of motion measured on the simulator's images and the tool tip's": (
+        "method.on_the_simulators_images.direction_cosine"
+    ),
+    "method: the same on images after the codec": "method.after_the_codec.direction_cosine",
     "simulate: dreams closest to the film of their own chunk": "simulate.dream.identified",
     "simulate: the same of films after the codec alone": "simulate.codec_alone.identified",
     "simulate: cosine of dreamed and real motion": "simulate.dream.direction_cosine",
@@ -66,97 +76,93 @@ ROWS = {
     "act: cosine of dreamed motion and what the arm does": "act.dream_cosine_to_what_the_arm_does",
 }
 """What the table says -> where it stands in a cell's metrics."""
-_TASKS, _RECORDING = "seen:2,play:1", 13
+_RECORDING = 13
 _EPISODES = {"smoke": 8, "cpu": 450, "gpu": 1800}  # in plain scenes, and as many in varied ones
 _TIMES_BUDGET = 2  # of the training time of the other claims: two modalities learn to explain one another
 
 
 def cells(scale: Scale) -> list[Cell]:
-    """Both trainings with every seed."""
+    """All trainings with every seed."""
     return [
-        Cell("counterfactual", f"{mode}-seed_{seed}", seed, partial(measured, scale, mode, seed))
-        for seed, mode in product(scale.seeds, MODES)
+        Cell("counterfactual", f"{name}-seed_{seed}", seed, partial(measured, scale, name, seed))
+        for seed, name in product(scale.seeds, TRAININGS)
     ]
 
 
-def trained(scale: Scale, mode: str, seed: int) -> tuple[Path, int]:
+def trained(scale: Scale, name: str, seed: int) -> tuple[Path, int]:
     """Return the last checkpoint of a training, done as far as it is not, and its optimizer steps."""
+    (tasks, flags), episodes = TRAININGS[name], _EPISODES[scale.name]
     plain, varied = (
         recorded(
             scale,
-            f"counterfactual-{looks}",
-            _EPISODES[scale.name],
-            Recipe(_TASKS, ARM, seed=_RECORDING, looks=looks),
+            f"counterfactual-{tasks.replace(':', '_').replace(',', '-')}-{looks}",
+            episodes,
+            Recipe(tasks, ARM, seed=_RECORDING, looks=looks),
         )
         for looks in ("plain", "varied")
     )
     count = scale.steps or _TIMES_BUDGET * steps(scale, "clock", "ours_scratch")
     policy = train(
         CONTESTANTS["ours_scratch"],
-        Data(plain),
+        Data(plain, f"0:{episodes}"),
         steps=count,
         batch_size=scale.batch_size,
         seed=seed,
-        folder=scale.outputs / "policies" / f"counterfactual-{mode}-{count}_steps" / f"seed_{seed}",
+        folder=scale.outputs / "policies" / f"counterfactual_{name}-{count}_steps" / f"seed_{seed}",
         device=scale.device,
-        video=[entry(varied)],
-        flags=(f"--policy.noise_mode={mode}", *scale.flags, *scale.sizes[NANO]),
+        video=[entry(varied, f"0:{episodes}")],
+        flags=(*flags, *scale.flags, *scale.sizes[NANO]),
     )
     return policy, count
 
 
-def measured(scale: Scale, mode: str, seed: int) -> dict[str, Any]:
+def measured(scale: Scale, name: str, seed: int) -> dict[str, Any]:
     """Train a policy and ask it everything; what a cell's file holds."""
-    checkpoint, count = trained(scale, mode, seed)
+    checkpoint, count = trained(scale, name, seed)
     policy = WAMPolicy.from_pretrained(checkpoint).to(scale.device).eval()
     recording = entry(held_out(scale, scale.seen, "plain"))
-    about = {"noise_mode": mode, "training_steps": count, "batch_size": scale.batch_size, "tasks": _TASKS}
+    tasks, flags = TRAININGS[name]
+    about = {"flags": flags, "training_steps": count, "batch_size": scale.batch_size, "tasks": tasks}
     return about | measure(policy, ARM, begin(policy, ARM, STARTS[scale.name]), recording)
 
 
 def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     """Whether each training's dreams follow the action, and the numbers of both over the seeds that are there."""
     groups = {
-        mode: [r["metrics"] for seed in scale.seeds if (r := records.get(f"{mode}-seed_{seed}"))] for mode in MODES
+        name: [r["metrics"] for seed in scale.seeds if (r := records.get(f"{name}-seed_{seed}"))] for name in TRAININGS
     }
-    found = {mode: mean(group) for mode, group in groups.items() if group}
+    identified, cosine = "simulate.dream.identified", "simulate.dream.direction_cosine"
     findings = [
         Finding(
-            f"Given actions, a policy trained with {mode} noise dreams what they lead to.",
+            f"Given actions, a policy dreams what they lead to (training: {words(name)}).",
             f"Holds where the 95 % intervals say that at least {100 * FOLLOWS:.0f} % of its dreams are closest to the "
             f"film of their own chunk, of {len(CHUNKS)}, and that the dreamed motion has a cosine of {FOLLOWS:g} or "
             "more with the simulator's; does not where one says less.",
-            all_of(decided(found[mode]["simulate"]["dream"][key]["mean_95"], FOLLOWS) for key in DECIDING)
+            all_of(decided(mean(group, path)[1:], FOLLOWS) for path in (identified, cosine))
             if len(group) == len(scale.seeds)
             else "undecided",
-            _text(found[mode], "simulate.dream.identified") if group else "–",
-            f"by chance {1 / len(CHUNKS):.2f}; cosine {_text(found[mode], 'simulate.dream.direction_cosine')}"
-            if group
-            else "not yet measured",
+            _text(mean(group, identified)) if group else "–",
+            f"by chance {1 / len(CHUNKS):.2f}; cosine {_text(mean(group, cosine))}" if group else "not yet measured",
         )
-        for mode, group in groups.items()
+        for name, group in groups.items()
     ]
-    rows = {row: [_text(m, path) for m in found.values()] for row, path in ROWS.items()}
-    about = f"Means over {STARTS[scale.name]} states and all trainings, with 95 % intervals over the states."
-    tables = [NumberTable(TITLE, about, tuple(f"{mode} noise" for mode in found), rows)] if found else []
-    return Report(findings, tables, found)
+    there = {words(name): group for name, group in groups.items() if group}
+    rows = {row: {name: _text(mean(group, path)) for name, group in there.items()} for row, path in ROWS.items()}
+    about = f"Means over {STARTS[scale.name]} states and all seeds, with 95 % intervals over the states."
+    table = NumberTable(TITLE, about, tuple(there), {row: list(texts.values()) for row, texts in rows.items()})
+    return Report(findings, [table] if there else [], {"by_training": rows} if there else {})
 
 
-def mean(group: Sequence[Any]) -> Any:
-    """Average equal structures number by number; bounds of intervals too, so that trainings narrow none."""
-    first = group[0]
-    if isinstance(first, Mapping):
-        return {key: mean([one[key] for one in group]) for key in first}
-    if isinstance(first, list | tuple):
-        return [mean(column) for column in zip(*group, strict=True)]
-    return fmean(group) if isinstance(first, int | float) else first
+def mean(group: Sequence[Mapping[str, Any]], path: str) -> list[float]:
+    """The mean over trainings of what stands at a path; with its bounds where it has any, which no training narrows."""
+    found = [reduce(getitem, path.split("."), metrics) for metrics in group]
+    values = [[one] if isinstance(one, float) else [one["mean"], *one["mean_95"]] for one in found]
+    return [fmean(column) for column in zip(*values, strict=True)]
 
 
-def _text(metrics: Mapping[str, Any], path: str) -> str:
-    found = reduce(getitem, path.split("."), metrics)
-    if isinstance(found, float):
-        return f"{found:.2f}"
-    return f"{found['mean']:.2f} ({' to '.join(f'{bound:.2f}' for bound in found['mean_95'])})"
+def _text(values: Sequence[float]) -> str:
+    value, *bounds = (f"{value:.2f}" for value in values)
+    return f"{value} ({' to '.join(bounds)})" if bounds else value
 
 
 def picture(before: np.ndarray, real: Mapping[str, np.ndarray], dreamt: Mapping[str, np.ndarray]) -> Image.Image:

@@ -151,6 +151,7 @@ def chunk_latency(scale: Scale) -> dict[str, Any]:
             session = runtime.new_session(turn, acts.category)
             spent = milliseconds(scale.device, partial(runtime.plan, [session], [seen]))
             times += [spent] if turn else []  # the first turn warms up
+    env.close()
     median = {str(steps): statistics.median(times) for steps, times in taken.items()}
     return {"repetitions": _TURNS, "threads": torch.get_num_threads(), "chunk_latency_p50_ms_by_steps": median}
 

@@ -14,7 +14,7 @@ pytest.importorskip("mujoco")
 from benchmarks.claims import counterfactual
 from benchmarks.claims.branches import CHUNKS, HOLD, Start, execute, motion, snapshot
 from benchmarks.claims.imagination import begin, identified, likeness, measure, validity
-from benchmarks.claims.scales import CPU
+from benchmarks.claims.scales import CPU, SMOKE
 from lerobot_wam.data.recipe import MixtureEntry
 from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.sim.tabletop import Tabletop
@@ -104,6 +104,22 @@ def test_perfect_dreams_follow_the_action_and_dreams_that_ignore_it_do_not(start
     assert deaf["hold_still_size_ratio"] > 0.5
 
 
+def test_a_cell_trains_what_its_name_says(monkeypatch: pytest.MonkeyPatch):
+    told: dict[str, Any] = {}
+
+    def train(contestant: Any, data: Any, **options: Any) -> Path:
+        told.update(options)
+        return Path("policy")
+
+    monkeypatch.setattr(counterfactual, "recorded", lambda scale, name, episodes, recipe: Path(name))
+    monkeypatch.setattr(counterfactual, "train", train)
+    assert counterfactual.trained(SMOKE, "coupled", 3) == (Path("policy"), SMOKE.steps)
+    assert "--policy.noise_mode=coupled" in told["flags"]
+    assert told["seed"] == 3
+    assert [video.root for video in told["video"]] == ["counterfactual-seen_2-play_1-varied"]
+    assert all(video.actions for video in told["video"])
+
+
 def test_a_policy_is_asked_everything_that_the_table_shows(policy: WAMPolicy, starts: list[Start], recording: Path):
     found = measure(policy, "viperx", starts, MixtureEntry("local/arm", root=str(recording), in_memory=True))
     metrics = json.loads(json.dumps(found, allow_nan=False))
@@ -111,7 +127,7 @@ def test_a_policy_is_asked_everything_that_the_table_shows(policy: WAMPolicy, st
     assert metrics["simulate"]["codec_alone"]["identified"]["mean"] > metrics["simulate"]["dream"]["identified"]["mean"]
     one, other = ({"metrics": metrics} for _ in range(2))
     (table,) = counterfactual.report(CPU, {"coupled-seed_0": one, "coupled-seed_1": other}).tables
-    assert table.columns == ("coupled noise",)
+    assert table.columns == ("coupled",)
     assert set(table.rows) == set(counterfactual.ROWS)
 
 
@@ -133,13 +149,17 @@ def dreams(identified: float, cosine: float) -> dict[str, Any]:
 def test_dreams_follow_where_both_film_and_motion_say_so_in_every_training():
     good, half, bad = dreams(0.9, 0.8), dreams(0.9, 0.3), dreams(0.17, 0.1)
 
-    def verdicts(independent: list[dict[str, Any]], coupled: list[dict[str, Any]]) -> list[str]:
-        records = {f"independent-seed_{seed}": record for seed, record in enumerate(independent)}
-        records |= {f"coupled-seed_{seed}": record for seed, record in enumerate(coupled)}
-        return [finding.verdict for finding in counterfactual.report(CPU, records).findings]
+    def verdicts(**trainings: list[dict[str, Any]]) -> dict[str, str]:
+        records = {f"{name}-seed_{seed}": one for name, found in trainings.items() for seed, one in enumerate(found)}
+        findings = counterfactual.report(CPU, records).findings
+        return dict(zip(counterfactual.TRAININGS, (finding.verdict for finding in findings), strict=True))
 
-    assert verdicts([good] * 3, [bad] * 3) == ["holds", "does not hold"]
-    assert verdicts([half] * 3, [good] * 2) == ["does not hold", "undecided"]
+    assert verdicts(independent=[good] * 3, coupled=[bad] * 3, independent_play=[half] * 3) == {
+        "independent": "holds",
+        "coupled": "does not hold",
+        "independent_play": "does not hold",
+    }
+    assert set(verdicts(independent=[good] * 2).values()) == {"undecided"}
 
 
 def test_the_picture_shows_every_chunk_twice():
