@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from benchmarks.result_rows import Record, Row, change, interval, rate, table, words
+from benchmarks.result_rows import Record, Row, change, interval, rate, shown, table, words
 
 
 def claim_rows(where: str, record: Record) -> list[Row]:
@@ -15,15 +15,29 @@ def claim_rows(where: str, record: Record) -> list[Row]:
 
 
 def claim_tables(metrics: dict[str, Any]) -> list[str]:
-    """Success and comparisons, however deep they lie; takes all that it shows out of the metrics."""
+    """Success, comparisons and the rest, however deep they lie; takes all out of the metrics."""
     metrics.pop("verdicts")
     rates = [(place, rate(found), interval(found)) for place, found in _taken(metrics, "success_wilson_95")]
     changes = [
         (place, _times(found), change(found), str(found["scenes"])) for place, found in _taken(metrics, "ratio_95")
     ]
-    parts = [table(("Setting", "Success", "n, 95 % interval"), rates)] if rates else []
-    header = ("Setting", "Times as often", "Difference, paired by scene", "Scenes")
-    return parts + ([table(header, changes)] if changes else [])
+    rest = list(_flat(metrics))
+    metrics.clear()
+    tables = {
+        ("Setting", "Success", "n, 95 % interval"): rates,
+        ("Setting", "Times as often", "Difference, paired by scene", "Scenes"): changes,
+        ("Quantity", "Value"): rest,
+    }
+    return [table(header, rows) for header, rows in tables.items() if rows]
+
+
+def _flat(found: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, str]]:
+    for name, inner in found.items():
+        where = f"{place}, {words(name)}" if place else words(name)
+        if isinstance(inner, Mapping):
+            yield from _flat(inner, where)
+        else:
+            yield where, shown(inner)
 
 
 def _taken(found: dict[str, Any], key: str, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

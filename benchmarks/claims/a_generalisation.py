@@ -85,7 +85,10 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
             for labels, by in groups.items()
             if CLAIMANT in by
         }
-        metrics[budget] = {"success": successes, "ours_prior_against": against_each}
+        metrics[budget] = {
+            name: {f"{labels}_labels": by for labels, by in found.items() if by}
+            for name, found in (("success", successes), ("ours_prior_against", against_each))
+        }
         if any(groups.values()):
             tables += [
                 success_table(

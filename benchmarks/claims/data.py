@@ -4,6 +4,7 @@ Episode i of a recording depends on its recipe and i alone, so one that is asked
 """
 
 import os
+from bisect import bisect_left
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -66,8 +67,8 @@ def video(root: Path, episodes: str | None = None, weight: float = 1.0) -> Mixtu
 def minutes(root: Path, episodes: str | None = None) -> float:
     """Simulated minutes of a recording's chosen episodes."""
     meta = _meta(root)
-    chosen = entry(root, episodes).chosen_episodes(meta.total_episodes)
-    return sum(meta.episodes["length"][episode] for episode in chosen) / meta.fps / 60
+    lengths = list(meta.episodes["length"])
+    return sum(lengths[episode] for episode in entry(root, episodes).chosen_episodes(len(lengths))) / meta.fps / 60
 
 
 def first_minutes(scale: Scale, name: str, wanted: float, recipe: Recipe) -> tuple[Path, str]:
@@ -79,7 +80,7 @@ def first_minutes(scale: Scale, name: str, wanted: float, recipe: Recipe) -> tup
         frames = wanted * 60 * meta.fps
         reached = list(accumulate(meta.episodes["length"]))
         if reached[-1] >= frames:
-            return root, f"0:{next(count for count, sum_ in enumerate(reached, 1) if sum_ >= frames)}"
+            return root, f"0:{bisect_left(reached, frames) + 1}"
         episodes = int(len(reached) * frames / reached[-1]) + 8
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import common
+from benchmarks import common, fill_results
 from benchmarks.claims import a_generalisation, b_video, c_new_robot, page, scaling
 from benchmarks.claims.findings import all_of, any_of, decided
 from benchmarks.claims.scales import CPU
@@ -127,7 +127,7 @@ def test_claim_a_is_undecided_while_a_seed_is_missing_but_shows_what_there_is():
         del records[f"act-{labels}_labels-clock-seed_2"]
     report = a_generalisation.report(scale, records)
     assert {finding.verdict for finding in report.findings} == {"undecided"}
-    assert report.metrics["clock"]["success"][5]["act"]["seen"]["seeds"] == 2
+    assert report.metrics["clock"]["success"]["5_labels"]["act"]["seen"]["seeds"] == 2
     table = report.tables[0]
     assert list(table.rows)[-1] == "ours prior"
     assert len(table.charts) == len(table.columns) == 3 * len(scale.deciding)
@@ -203,3 +203,8 @@ def test_the_page_says_what_holds_and_what_is_missing(tmp_path: Path, monkeypatc
     assert written["date"].startswith("2026-11-23T02")
     assert written["metrics"]["against"]["video_of_unseen_tasks against no_video"]["unseen_tasks"]["ratio"] is None
     assert not (folder.parent / "a.json").exists()
+    text = fill_results.results_page(tmp_path / "results")
+    assert "## Claim B: video of other robots" in text
+    assert "| holds: ×∞ |" in text
+    assert "| success, video of unseen tasks, unseen tasks | 74 % | 240 of 324, 69–79 % |" in text
+    assert "| against, video of unseen tasks against no video, unseen tasks | ∞ (∞–∞) | +74.1 points, " in text
