@@ -64,7 +64,7 @@ class Scale:
         "left-green,right-blue,away-red,left-blue,right-red,away-green",
     )
     budgets: tuple[str, ...] = ("clock", "samples")
-    seconds: float = 150.0
+    seconds: float = 300.0
     steps: int | None = None
     batch_size: int = 32
     episodes: int = 108
