@@ -19,13 +19,10 @@ import json
 import math
 import statistics
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-import mujoco
 import numpy as np
 import torch
 from scipy.stats import rankdata
@@ -39,19 +36,15 @@ from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.report.charts import Series, chart_grid, line_chart
 from lerobot_wam.runtime.configured import dream_settings
 from lerobot_wam.runtime.surprise import Alarm, Calibration, Reaction, Recorder, Watch
+from lerobot_wam.sim.disturbances import FIRST, LAST, DisturbanceKind
 from lerobot_wam.sim.env import TabletopEnv
-from lerobot_wam.sim.tabletop import CUBE_HALF
-from lerobot_wam.sim.tasks import WORK_AREA, Judge
 
-NONE = "none"
-KINDS = ("object", "camera", "lag")
+NONE: DisturbanceKind = "none"
+KINDS: dict[str, DisturbanceKind] = {"object": "push", "camera": "camera", "lag": "lag"}
 REACTIONS = ("ignore", "replan", "shorten")
 PUSHES = ",".join(f"{verb}-{cube}" for verb in ("left", "right", "away") for cube in ("red", "green", "blue"))
-FIRST, LAST = 2, 9
-"""Control steps between which things happen: one chunk's length, so every place in a chunk is as likely."""
 SPAN = 16
 """Control steps after a disturbance in which a scene is compared with itself undisturbed."""
-_STREAM = 7
 
 
 class Episode(NamedTuple):
@@ -72,73 +65,23 @@ class Episode(NamedTuple):
         return next((step for step, value in self.surprises if step > self.at and value > 1), None)
 
 
-def move_cube(env: TabletopEnv, rng: np.random.Generator) -> None:
-    """Put the named cube 6 to 10 cm elsewhere on the work area, clear of the others, and judge from there."""
-    world, stage = env.world, env.judge.stage
-    assert stage is not None
-    low, high = np.array(WORK_AREA).T
-    here, others = world.cubes[stage.cube, :2], np.delete(world.cubes[:, :2], stage.cube, axis=0)
-    there = here
-    while True:
-        angle = rng.uniform(0, 2 * np.pi)
-        there = here + rng.uniform(0.06, 0.10) * np.array([np.cos(angle), np.sin(angle)])
-        # The area is widened: a cube that is being pushed may be about to leave it.
-        inside = np.all((low - 0.05 <= there) & (there <= high + 0.05))
-        if inside and np.linalg.norm(others - there, axis=1).min() > 4 * CUBE_HALF:
-            break
-    address = world.scene.cube_qpos[stage.cube]
-    world.data.qpos[address : address + 2] = there
-    mujoco.mj_forward(world.scene.model, world.data)
-    env.judge = Judge(env.judge.task, world.cubes, world.tip)
-
-
-def push_camera(env: TabletopEnv, rng: np.random.Generator) -> None:
-    """Push all cameras 3 to 6 cm to the left or right."""
-    model = env.world.scene.model
-    model.cam_pos[:, 1] += rng.choice([-1, 1]) * rng.uniform(0.03, 0.06)
-    mujoco.mj_forward(model, env.world.data)
-
-
-SUDDEN: dict[str, Callable[[TabletopEnv, np.random.Generator], None]] = {"object": move_cube, "camera": push_camera}
-
-
-@contextmanager
-def cameras_put_back(env: TabletopEnv) -> Iterator[None]:
-    """The compiled world is shared by the process: leave its cameras as they were."""
-    model = env.world.scene.model
-    before = model.cam_pos.copy()
-    try:
-        yield
-    finally:
-        model.cam_pos[:] = before
-
-
 def drive(policy: WAMPolicy, env: TabletopEnv, watching: Watch, kind: str, seed: int) -> Episode:
     """Run episode `seed` to its end; the same seed is disturbed at the same step whatever happens there."""
-    rng = np.random.default_rng([_STREAM, seed])
-    at, lag = int(rng.integers(FIRST, LAST + 1)), int(rng.integers(3, 6))
     runtime = policy.runtime
     runtime.watching = watching
     session = runtime.new_session(seed, policy.category)
+    env.disturbance = KINDS.get(kind, NONE)
     seen, info = env.reset(seed=seed)
     surprises: list[list[float]] = []
-    waiting: deque[np.ndarray] = deque()
     step, over = 0, False
-    with cameras_put_back(env):
-        while not over:
-            if step == at and kind in SUDDEN:
-                SUDDEN[kind](env, rng)
-                seen = env._observe()
-            session.surprise = None
-            (action,) = runtime.act([session], [observe(policy, env, seen)])
-            if session.surprise is not None:
-                surprises.append([step, session.surprise])
-            waiting.append(action.numpy())
-            if len(waiting) > (1 + lag if kind == "lag" and step >= at else 1):
-                waiting.popleft()
-            seen, _, terminated, truncated, info = env.step(waiting[0])
-            over, step = terminated or truncated, step + 1
-    return Episode(seed, at, step, bool(info["is_success"]), surprises)
+    while not over:
+        session.surprise = None
+        (action,) = runtime.act([session], [observe(policy, env, seen)])
+        if session.surprise is not None:
+            surprises.append([step, session.surprise])
+        seen, _, terminated, truncated, info = env.step(action.numpy())
+        over, step = terminated or truncated, step + 1
+    return Episode(seed, env.upset.step, step, bool(info["is_success"]), surprises)
 
 
 def kept(file: Path) -> list[Episode]:

@@ -34,6 +34,8 @@ class WAMTabletopEnv(EnvConfig):
         blank_image: evaluation control: show black images.
         visualization_size: edge of the frames in rendered videos (pixels).
         looks: `plain`, `varied` (the looks to train in), `unseen` (those to be tested in) or the name of one look.
+        disturbance: what happens in the midst of each episode: `none`; `push`, the named cube lies elsewhere; `camera`,
+            the cameras are pushed aside; `lag`, actions arrive late.
     """
 
     task: str | None = "single"
@@ -46,6 +48,7 @@ class WAMTabletopEnv(EnvConfig):
     blank_image: bool = False
     visualization_size: int = 256
     looks: str = "plain"
+    disturbance: str = "none"
     features: dict[str, PolicyFeature] = field(default_factory=dict)
     features_map: dict[str, str] = field(
         default_factory=lambda: {
@@ -79,6 +82,7 @@ class WAMTabletopEnv(EnvConfig):
             "cameras": self.cameras,
             "fps": self.fps,
             "looks": self.looks,
+            "disturbance": self.disturbance,
         }
 
     def create_envs(self, n_envs: int, use_async_envs: bool = False) -> dict[str, dict[int, gym.vector.VectorEnv]]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import gymnasium as gym
 import numpy as np
 
+from lerobot_wam.sim.disturbances import Disturbance, DisturbanceKind
 from lerobot_wam.sim.looks import draw_look
 from lerobot_wam.sim.options import CONTROL_HZ, check_world
 from lerobot_wam.sim.rendering import close_renderers
@@ -46,6 +47,8 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
         task: short name of the present task.
         task_description: the announced instruction.
         task_progress: strict progress of the present episode in [0, 1].
+        disturbance: what happens in the episodes to come, as given to the constructor.
+        upset: what happens in the present one.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -62,6 +65,7 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
         cameras: Sequence[str] = ("front",),
         fps: int = CONTROL_HZ,
         looks: str = "plain",
+        disturbance: DisturbanceKind = "none",
         render_mode: str = "rgb_array",
     ) -> None:
         """Build the environment.
@@ -77,6 +81,8 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
             cameras: keys of `lerobot_wam.sim.options.CAMERAS`.
             fps: control steps per second.
             looks: a key of `lerobot_wam.sim.looks.LOOKS`; each episode draws its look from it.
+            disturbance: what happens in the midst of each episode: `none`, `push`, `camera` or `lag`; see
+                `lerobot_wam.sim.disturbances.Disturbance`.
             render_mode: only `rgb_array`.
 
         Raises:
@@ -85,6 +91,9 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
         """
         if instruction not in get_args(Instruction):
             raise ValueError(f"instruction is {instruction!r}; expected one of {', '.join(get_args(Instruction))}")
+        if disturbance not in get_args(DisturbanceKind):
+            expected = ", ".join(get_args(DisturbanceKind))
+            raise ValueError(f"disturbance is {disturbance!r}; expected one of {expected}")
         if render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode is {render_mode!r}; expected 'rgb_array'")
         if image_size < 8 or visualization_size < 8:
@@ -98,7 +107,7 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
         self.arm, self.cameras = self.world.arm, tuple(cameras)
         self.image_size, self.visualization_size = image_size, visualization_size
         self.instruction, self.blank_image = instruction, blank_image
-        self.render_mode, self.looks = render_mode, looks
+        self.render_mode, self.looks, self.disturbance = render_mode, looks, disturbance
         time_limit = EPISODE_STEPS[max(len(t.stages) for t in self.tasks)]
         self._max_episode_steps = episode_length or int(time_limit * self.world.pace)
         image = gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
@@ -137,10 +146,12 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
         if not np.all(np.isfinite(action)):
             raise ValueError(f"action is {action}; expected finite joint targets in radians")
         before = self.judge.progress
-        self.world.step(action)
+        self.world.step(self.upset.arriving(action, self._steps))
         self.judge.update(self.world.cubes, self.world.tip)
         self._steps += 1
         terminated = self.judge.success or self.judge.failed
+        if self._steps == self.upset.step and not terminated:
+            self.upset.strike(self.world, self.judge)
         truncated = not terminated and self._steps >= self._max_episode_steps
         return self._observe(), self.judge.progress - before, terminated, truncated, self._info()
 
@@ -160,6 +171,7 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
         self.judge = Judge(real, self.world.cubes, self.world.tip, look.cube_half)
         self.task = real.name
         self.task_description = self._announce(real, seed)
+        self.upset = Disturbance(self.disturbance, seed)
         self._steps = 0
 
     def _announce(self, real: Task, seed: int) -> str:

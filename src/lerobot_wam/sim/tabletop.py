@@ -247,12 +247,16 @@ class Tabletop:
 
     Actions are absolute joint targets in radians, `fps` of them a second. `scene` and `data` are others after a
     `reset` to another look.
+
+    Attributes:
+        camera_shift: how far the cameras have been pushed since the last `reset`, (3,), in metres.
     """
 
     def __init__(self, arm: str = "viperx", fps: int = CONTROL_HZ) -> None:
         self.scene = load_scene(arm, fps)
         self.arm = self.scene.arm
         self.data = mujoco.MjData(self.scene.model)
+        self.camera_shift = np.zeros(3)
 
     def reset(self, cube_xy: np.ndarray, cube_yaw: np.ndarray, look: Look = PLAIN) -> None:
         """Put the arm at home and the cubes at `cube_xy` (3, 2) in metres, turned by `cube_yaw` (3,) in radians."""
@@ -260,6 +264,7 @@ class Tabletop:
             self.scene = load_scene(self.arm.name, self.scene.fps, look)
             self.data = mujoco.MjData(self.scene.model)
         data = self.data
+        self.camera_shift[:] = 0
         mujoco.mj_resetData(self.scene.model, data)
         data.qpos[self.scene.joint_qpos] = data.ctrl[:] = self.arm.home
         for index, address in enumerate(self.scene.cube_qpos):
@@ -315,4 +320,5 @@ class Tabletop:
 
     def image(self, size: int, camera: str = "front") -> np.ndarray:
         """Return one camera's view, (size, size, 3) uint8."""
+        self.data.cam_xpos[:] = self.scene.model.cam_pos + self.camera_shift
         return render(self.scene.model, self.data, camera, size, self.arm.name)

@@ -216,6 +216,12 @@ class Judge:
             part = 0.0
         self.progress = max(self.progress, (self.stage_index + part) / len(self.task.stages))
 
+    def restart_stage(self, cubes: np.ndarray, tip: np.ndarray) -> None:
+        """Judge the present stage from here, because someone else than the arm has moved a cube."""
+        self._start = cubes.copy()
+        self._begin_stage(cubes, tip)
+        self.progress = self.stage_index / len(self.task.stages)
+
     def _begin_stage(self, cubes: np.ndarray, tip: np.ndarray) -> None:
         self._anchor = cubes.copy()
         stage = self.stage
