@@ -16,7 +16,8 @@ from lerobot_wam.sim.tabletop import load_scene
 
 def test_every_arm_lists_as_many_joints_as_names_gains_and_home_positions():
     for arm in ARMS.values():
-        assert arm.dof == len(arm.joint_names) == len(arm.home) == len(arm.stiffness)
+        assert arm.dof == len(arm.joint_names) == len(arm.home)
+        assert len(arm.joints) == len(arm.stiffness) == arm.dof - (arm.gripper is not None)
 
 
 @pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)

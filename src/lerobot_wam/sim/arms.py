@@ -6,7 +6,7 @@ Imports neither MuJoCo nor the packages that ship the models, so a LeRobot confi
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 SIM_EXTRA_HINT = "pip install 'lerobot_policy_wam[sim]'"
@@ -25,6 +25,43 @@ class Capsule:
     """Radius (m)."""
     drawn: bool = False
     """Whether it is seen: the stick of an arm whose model ends at its flange."""
+
+
+@dataclass(frozen=True)
+class Finger:
+    """One sliding finger of a gripper."""
+
+    joint: str
+    """MJCF name of its slide."""
+    shut: float
+    """Where the fingers meet (m)."""
+    wide: float
+    """Where they are widest apart (m)."""
+    body: str
+    """The body that it moves."""
+    pad: tuple[float, float, float]
+    """Centre of the box that touches things, in `body` (m)."""
+
+
+@dataclass(frozen=True)
+class Gripper:
+    """Two fingers that move as one.
+
+    An action's last number says how far apart they shall be, from 0 (shut) to 1 (wide), as in LeRobot's ALOHA
+    datasets; a state's last number says how far they are.
+    """
+
+    fingers: tuple[Finger, Finger]
+    pad_half: tuple[float, float, float]
+    """Half the edges of the fingers' pads (m)."""
+    axis: tuple[float, float, float]
+    """The direction in which the fingers part, in `ArmSpec.tip_body`."""
+    stiffness: float = 500.0
+    """Position gain of their drive, by the distance between them (N/m)."""
+    damping: float = 25.0
+    """Its velocity gain (N s/m): the fingers close in about 0.1 s."""
+    force: float = 15.0
+    """The most that it presses with (N)."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +84,9 @@ class ArmSpec:
     joints: tuple[str, ...]
     """MJCF names of the commanded joints, base to tip: the order of states and actions."""
     joint_names: tuple[str, ...]
-    """Their names in a dataset's features."""
+    """Their names in a dataset's features, the gripper's last."""
     home: tuple[float, ...]
-    """Joint positions at the start of an episode (rad): all cubes in view."""
+    """Joint positions at the start of an episode (rad): all cubes in view. A gripper is shut."""
     tip_body: str
     """The body that carries the tool tip."""
     tip_offset: tuple[float, float, float]
@@ -70,8 +107,12 @@ class ArmSpec:
     """Wanted elevation of the tool axis (rad); −π/2 points straight down."""
     tool_weight: float = 0.08
     """Weight (m) of the tool's elevation against the tip's position in the inverse kinematics."""
+    gripper: Gripper | None = None
+    """The gripper that actions command, if any."""
     frozen: dict[str, float] = field(default_factory=dict)
-    """Other joints (gripper) and the position (rad or m) at which they are welded."""
+    """Other joints (a gripper out of use) and the position (rad or m) at which they are welded."""
+    tremble: float = 1.0
+    """Share of a recording's noise that its joints get; a long arm makes more of it at the tip."""
     mesh_cell: float = 0.003
     """Vertex-clustering cell that thins the arm's meshes (m); 0 draws them as shipped."""
     mesh_colour: tuple[float, float, float] | None = None
@@ -83,8 +124,8 @@ class ArmSpec:
 
     @property
     def dof(self) -> int:
-        """Number of commanded joints, which is the length of states and actions."""
-        return len(self.joints)
+        """Number of commanded joints, gripper included, which is the length of states and actions."""
+        return len(self.home)
 
     @property
     def robot_type(self) -> str:
@@ -209,7 +250,45 @@ UR5E = ArmSpec(
     mesh_cell=0.006,
 )
 
-ARMS: dict[str, ArmSpec] = {arm.name: arm for arm in (VIPERX, SO101, PANDA, UR5E)}
+VIPERX_GRIPPER = replace(
+    VIPERX,
+    name="viperx_gripper",
+    joint_names=(*VIPERX.joint_names, "gripper"),
+    home=(*VIPERX.home, 0.0),
+    capsules=VIPERX.capsules[1:],
+    frozen={},
+    tremble=0.7,
+    gripper=Gripper(
+        fingers=(
+            Finger("vx300s_left/left_finger", 0.021, 0.057, "vx300s_left/left_finger_link", pad=(0.0675, -0.0165, 0.0)),
+            Finger(
+                "vx300s_left/right_finger", -0.021, -0.057, "vx300s_left/right_finger_link", pad=(0.0675, 0.0165, 0.0)
+            ),
+        ),
+        pad_half=(0.0175, 0.0045, 0.010),
+        axis=(0.0, 1.0, 0.0),
+    ),
+)
+
+PANDA_GRIPPER = replace(
+    PANDA,
+    name="panda_gripper",
+    joint_names=(*PANDA.joint_names, "gripper"),
+    home=(*PANDA.home, 0.0),
+    capsules=PANDA.capsules[1:],
+    frozen={},
+    tremble=0.5,
+    gripper=Gripper(
+        fingers=(
+            Finger("robot:panda0_finger_joint1", 0.0, 0.04, "panda0_leftfinger", pad=(0.0, 0.006, 0.0745)),
+            Finger("robot:panda0_finger_joint2", 0.0, 0.04, "panda0_rightfinger", pad=(0.0, -0.006, 0.0745)),
+        ),
+        pad_half=(0.011, 0.006, 0.019),
+        axis=(0.7071, 0.7071, 0.0),
+    ),
+)
+
+ARMS: dict[str, ArmSpec] = {arm.name: arm for arm in (VIPERX, SO101, PANDA, UR5E, VIPERX_GRIPPER, PANDA_GRIPPER)}
 
 
 def get_arm(name: str) -> ArmSpec:

@@ -13,11 +13,9 @@ from lerobot_wam.sim.looks import draw_look
 from lerobot_wam.sim.options import CONTROL_HZ, check_world
 from lerobot_wam.sim.rendering import close_renderers
 from lerobot_wam.sim.tabletop import Tabletop
-from lerobot_wam.sim.tasks import Judge, Task, place_cubes, select_tasks
+from lerobot_wam.sim.tasks import Judge, Task, check_gripper, place_cubes, select_tasks
 
 Instruction = Literal["true", "wrong", "none"]
-EPISODE_STEPS = {1: 50, 2: 110}
-"""Default time limit by the number of stages (steps of 0.1 s)."""
 _EVALUATION_STREAM = 0
 _WRONG_STREAM = 1
 _LOOK_STREAM = 6
@@ -74,7 +72,7 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
             task: see `lerobot_wam.sim.tasks.select_tasks`.
             arm: a key of `lerobot_wam.sim.arms.ARMS`.
             image_size: edge of the observed images (pixels).
-            episode_length: time limit (control steps); None is 5 s, or 11 s if the selection has two-stage tasks.
+            episode_length: time limit (control steps); None is the longest `Task.time_limit` of the selection.
             instruction: what is announced: the `true` task, a `wrong` one or `none`.
             blank_image: show black images.
             visualization_size: edge of the images that `render` returns (pixels).
@@ -103,12 +101,13 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
         check_world(arm, cameras, fps, looks)
         self.metadata = {**self.metadata, "render_fps": fps}
         self.tasks = select_tasks(task)
+        check_gripper(self.tasks, arm)
         self.world = Tabletop(arm, fps)
         self.arm, self.cameras = self.world.arm, tuple(cameras)
         self.image_size, self.visualization_size = image_size, visualization_size
         self.instruction, self.blank_image = instruction, blank_image
         self.render_mode, self.looks, self.disturbance = render_mode, looks, disturbance
-        time_limit = EPISODE_STEPS[max(len(t.stages) for t in self.tasks)]
+        time_limit = max(task.time_limit for task in self.tasks)
         self._max_episode_steps = episode_length or int(time_limit * self.world.pace)
         image = gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         self.observation_space = gym.spaces.Dict(
@@ -167,8 +166,8 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
         real = self.tasks[seed % len(self.tasks)]
         look = draw_look(self.looks, (_LOOK_STREAM, seed))
         placement = place_cubes(evaluation_rng(seed), real, look.cube_half)
-        self.world.reset(placement.xy, placement.yaw, look)
-        self.judge = Judge(real, self.world.cubes, self.world.tip, look.cube_half)
+        self.world.reset(placement.xy, placement.yaw, look, placement.plates)
+        self.judge = Judge(real, self.world.cubes, self.world.tip, look.cube_half, self.world.plates)
         self.task = real.name
         self.task_description = self._announce(real, seed)
         self.upset = Disturbance(self.disturbance, seed)
@@ -179,7 +178,7 @@ class TabletopEnv(gym.Env[dict[str, Any], np.ndarray]):
             return ""
         if self.instruction == "true":
             return real.instruction
-        kind = "single" if len(real.stages) == 1 else "two_stage"
+        kind = real.stages[0].verb if real.grasps else "single" if len(real.stages) == 1 else "two_stage"
         pool = [task for task in self.tasks if task != real and len(task.stages) == len(real.stages)]
         pool = pool or [task for task in select_tasks(kind) if task != real]
         return pool[np.random.default_rng([_WRONG_STREAM, seed]).integers(len(pool))].instruction

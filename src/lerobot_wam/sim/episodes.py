@@ -22,7 +22,7 @@ from lerobot_wam.sim.experts import (
 from lerobot_wam.sim.looks import Look, draw_look
 from lerobot_wam.sim.options import CONTROL_HZ, check_world
 from lerobot_wam.sim.tabletop import Tabletop
-from lerobot_wam.sim.tasks import WORK_AREA, Judge, Task, place_cubes, select_tasks
+from lerobot_wam.sim.tasks import WORK_AREA, Judge, Task, check_gripper, place_cubes, select_tasks
 
 PLAY = "play"
 """The part of `Recipe.tasks` that records goal-free play, and the text of its episodes."""
@@ -49,7 +49,8 @@ class Recipe:
     seed: int = 0
     """Recordings of different seeds share no scene, and none shares one with an evaluation."""
     noise: float = 0.015
-    """Standard deviation of the noise on executed joint targets (rad); labels stay clean (DART)."""
+    """Standard deviation of the noise on executed joint targets (rad), times `ArmSpec.tremble`; labels stay clean
+    (DART)."""
     scattered_starts: float = 0.4
     """Share of task episodes that start with the arm anywhere above the table, often close to a cube, instead of at
     home. A policy that has missed finds itself there, and a new window must know how to go on."""
@@ -86,7 +87,7 @@ class Recipe:
             )
         for part in self.shares():
             if part not in (PLAY, NAMED_PLAY):
-                select_tasks(part)
+                check_gripper(select_tasks(part), self.arm)
 
     def shares(self) -> tuple[str, ...]:
         """Return one cycle of `tasks`, each part as often as its share says."""
@@ -130,7 +131,7 @@ class Episode(NamedTuple):
     images: dict[str, np.ndarray]
     """Each camera's view before each action, (T, S, S, 3) uint8."""
     states: np.ndarray
-    """(T, dof) float32: joint positions before each action (rad)."""
+    """(T, dof) float32: joint positions before each action (rad; a gripper's opening in [0, 1])."""
     actions: np.ndarray
     """(T, dof) float32: the expert's clean joint targets (rad)."""
     text: str
@@ -167,6 +168,7 @@ class _Tape:
         self.states.append(self.world.joints)
         scene = self.world.scene
         self.actions.append(np.clip(action, scene.joint_low, scene.joint_high))
+        noise *= self.world.arm.tremble
         self.world.step(action + self.rng.normal(0.0, 1.0, len(action)) * noise)
 
     def finish(self, text: str) -> Episode:
@@ -196,24 +198,24 @@ def _scatter(world: Tabletop, rng: np.random.Generator) -> None:
 
 def _stumble(world: Tabletop, task: Task, rng: np.random.Generator) -> None:
     """Attempt `task` for a moment with a trembling hand."""
-    judge, expert = Judge(task, world.cubes, world.tip, world.cube_half), TaskExpert(world)
+    judge, expert = Judge(task, world.cubes, world.tip, world.cube_half, world.plates), TaskExpert(world)
     for _ in range(int(rng.integers(*_CLUMSY_STEPS, endpoint=True) * world.pace)):
         action = expert.action(judge)
-        world.step(action + rng.normal(0.0, _CLUMSY_NOISE, len(action)))
+        world.step(action + rng.normal(0.0, _CLUMSY_NOISE * world.arm.tremble, len(action)))
 
 
 def _try_task(world: Tabletop, recipe: Recipe, task: Task, look: Look, rng: np.random.Generator) -> Episode | None:
     """Return one expert episode of `task`, or None where strict success was missed."""
     placement = place_cubes(rng, task, look.cube_half)
-    world.reset(placement.xy, placement.yaw, look)
+    world.reset(placement.xy, placement.yaw, look, placement.plates)
     start = rng.random()
     if start < recipe.scattered_starts:
         _scatter(world, rng)
     elif start < recipe.scattered_starts + recipe.clumsy_starts:
         _stumble(world, task, rng)
-    judge = Judge(task, world.cubes, world.tip, world.cube_half)
+    judge = Judge(task, world.cubes, world.tip, world.cube_half, world.plates)
     expert, tape = TaskExpert(world), _Tape(world, recipe, rng)
-    for _ in range(int(50 * len(task.stages) * world.pace)):
+    for _ in range(int(50 * (1 + task.grasps) * len(task.stages) * world.pace)):
         tape.step(expert.action(judge), recipe.noise)
         judge.update(world.cubes, world.tip)
         if judge.failed or judge.success:

@@ -34,6 +34,11 @@ class WAMSimExpert(Teleoperator):
 
         super().__init__(config)
         self.config, self.tasks = config, select_tasks(config.tasks)
+        if grasps := [task.name for task in self.tasks if task.grasps]:
+            raise ValueError(
+                f"the operator pushes and touches, found {grasps[0]!r} in --teleop.tasks; record it with "
+                f"lerobot-wam record --arm=viperx_gripper --tasks={grasps[0]}"
+            )
         self._robot: WAMSimArm | None = None
         self._script: Attempt | PlayExpert | None = None
         self._scenes_seen = 0

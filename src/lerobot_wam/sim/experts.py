@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import logging
 
-import mujoco
 import numpy as np
 
-from lerobot_wam.sim.tabletop import COLOURS, Scene, Tabletop
+from lerobot_wam.sim.grasp_expert import GraspExpert
+from lerobot_wam.sim.kinematics import TRAVEL_HEIGHT, InverseKinematics, funnel, toward
+from lerobot_wam.sim.tabletop import COLOURS, Tabletop
 from lerobot_wam.sim.tasks import DIRECTIONS, PUSH_DISTANCE, WORK_AREA, Judge, Stage, Task
 
-TRAVEL_HEIGHT = 0.085
-"""Height of the tip above the table while it passes over cubes (m)."""
 PUSH_HEIGHT = 0.022
 """Height of the tip while it pushes (m)."""
 FOLLOW_THROUGH = 3
@@ -23,73 +22,12 @@ HOLD = 4
 """Steps of 0.1 s at rest after that."""
 _STANDOFF = 0.022
 """Gap between the cube's face and the tip before a push (m)."""
-_FUNNEL = (0.015, 0.06)
-"""Above a waypoint the tip is down within the first radius and at travel height beyond the second (m)."""
 _LOW, _BESIDE = 0.05, 0.055
 """A tip below the first height and nearer to the cube than the second, but not behind it, must rise first (m)."""
 _LEAN = 0.5
 """How far a push may lean from the named direction (per component of its unit vector)."""
 _PATIENCE = 10
 """Control steps at `CONTROL_HZ` after which play gives up on a point."""
-_IK_STEPS = 8
-_DAMPING = 0.02
-_POSTURE = 0.02
-
-
-class InverseKinematics:
-    """Joint positions that bring the tool tip to a point and keep the tool near its wanted elevation."""
-
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
-        self._data = mujoco.MjData(scene.model)
-        self._home = np.array(scene.arm.home)
-
-    def solve(self, joints: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Return joint positions near `joints` whose tip is near `target`.
-
-        Args:
-            joints: present joint positions, (dof,), in radians.
-            target: wanted tip, (3,), in metres.
-
-        Returns:
-            (dof,) float64 in radians, within the joint limits.
-        """
-        scene, data, arm = self.scene, self._data, self.scene.arm
-        model = scene.model
-        q = joints.copy()
-        jac_position, jac_rotation = np.zeros((3, model.nv)), np.zeros((3, model.nv))
-        for _ in range(_IK_STEPS):
-            data.qpos[scene.joint_qpos] = q
-            mujoco.mj_kinematics(model, data)
-            mujoco.mj_comPos(model, data)
-            mujoco.mj_jacSite(model, data, jac_position, jac_rotation, scene.tip_site)
-            axis = data.xmat[scene.tip_body].reshape(3, 3) @ np.array(arm.tool_axis)
-            # The vertical part of the tool axis: d(axis)/dq = ω × axis.
-            axis_rows = -np.cross(axis, jac_rotation[:, scene.joint_dof], axisb=0, axisc=0)
-            error = np.append(
-                target - data.site_xpos[scene.tip_site], arm.tool_weight * (np.sin(arm.tool_pitch) - axis[2])
-            )
-            jacobian = np.vstack([jac_position[:, scene.joint_dof], arm.tool_weight * axis_rows[2:]])
-            inverse = jacobian.T @ np.linalg.inv(jacobian @ jacobian.T + _DAMPING**2 * np.eye(4))
-            rest = _POSTURE * (self._home - q)
-            q = q + inverse @ error + rest - inverse @ (jacobian @ rest)
-            q = np.clip(q, scene.joint_low, scene.joint_high)
-        return q
-
-
-def _toward(start: np.ndarray, goal: np.ndarray, step: float) -> np.ndarray:
-    """Move from `start` toward `goal` by at most `step`."""
-    delta = goal - start
-    distance = np.linalg.norm(delta)
-    return goal if distance <= step else start + delta * (step / distance)
-
-
-def _funnel(tip: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """Return the point above `goal` to aim at from `tip`: high while far away, lower as it closes in."""
-    near, far = _FUNNEL
-    away = float(np.linalg.norm(tip[:2] - goal[:2]))
-    share = np.clip((away - near) / (far - near), 0, 1)
-    return np.array([goal[0], goal[1], goal[2] + share * max(TRAVEL_HEIGHT - goal[2], 0)])
 
 
 class TaskExpert:
@@ -98,6 +36,7 @@ class TaskExpert:
     def __init__(self, world: Tabletop) -> None:
         self.world = world
         self._kinematics = InverseKinematics(world.scene)
+        self._grasp = GraspExpert(world, self._kinematics)
         self._stage_index = -1
         self._phase = "approach"
 
@@ -113,6 +52,8 @@ class TaskExpert:
             self._phase = "approach" if self._stage_index < 0 else "retreat"
             self._stage_index = judge.stage_index
         stage = judge.stage or judge.task.stages[-1]  # goes on where it has succeeded
+        if stage.target is not None:
+            return self._grasp.action(stage, judge.goal(stage, cubes))
         if self._phase == "retreat" and tip[2] > TRAVEL_HEIGHT - 0.02:
             self._phase = "approach"
         if self._phase == "retreat":
@@ -121,13 +62,13 @@ class TaskExpert:
             goal, step = self._touch(tip, cubes[stage.cube])
         else:
             goal, step = self._push(stage, tip, cubes, judge.anchor)
-        return self._kinematics.solve(world.joints, _toward(tip, goal, step))
+        return self._kinematics.solve(world.joints, toward(tip, goal, step))
 
     def _touch(self, tip: np.ndarray, cube: np.ndarray) -> tuple[np.ndarray, float]:
         half = self.world.cube_half
         goal = np.array([cube[0], cube[1], cube[2] + half + 0.006])
         step = self.world.max_tip_step if tip[2] > cube[2] + 3 * half else self.world.push_tip_step
-        return _funnel(tip, goal), step
+        return funnel(tip, goal), step
 
     def _push(self, stage: Stage, tip: np.ndarray, cubes: np.ndarray, anchor: np.ndarray) -> tuple[np.ndarray, float]:
         world, half = self.world, self.world.cube_half
@@ -151,7 +92,7 @@ class TaskExpert:
         start = np.array([*behind, PUSH_HEIGHT])
         if self._phase == "approach":
             if np.linalg.norm((tip - start)[:2]) > 0.015 or tip[2] > PUSH_HEIGHT + 0.02:
-                return _funnel(tip, start), world.max_tip_step
+                return funnel(tip, start), world.max_tip_step
             self._phase = "push"
         goal = cube + direction * (offset @ direction + 1.5 * world.push_tip_step)
         return np.array([*goal, PUSH_HEIGHT]), world.push_tip_step
@@ -162,7 +103,7 @@ class Attempt:
 
     def __init__(self, world: Tabletop, task: Task) -> None:
         self.world = world
-        self.judge = Judge(task, world.cubes, world.tip, world.cube_half)
+        self.judge = Judge(task, world.cubes, world.tip, world.cube_half, world.plates)
         self._expert = TaskExpert(world)
         self._steps_after = 0
         self._rest: np.ndarray | None = None
@@ -209,9 +150,9 @@ class PlayExpert:
             self._patience = _PATIENCE * world.pace
         self._patience -= 1
         goal, straight = self._waypoints[0]
-        aim = goal if straight else _funnel(tip, goal)
+        aim = goal if straight else funnel(tip, goal)
         step = world.push_tip_step if straight else world.max_tip_step
-        return self._kinematics.solve(world.joints, _toward(tip, aim, step))
+        return self._kinematics.solve(world.joints, toward(tip, aim, step))
 
     def _draw(self, tip: np.ndarray) -> list[tuple[np.ndarray, bool]]:
         """Return the next waypoints: a push at a cube (4 of 5 times) or a point above the table."""

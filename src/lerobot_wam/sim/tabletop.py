@@ -14,7 +14,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from lerobot_wam.sim.arms import ArmSpec, get_arm
+from lerobot_wam.sim.arms import ArmSpec, Gripper, get_arm
 from lerobot_wam.sim.looks import PLAIN, Look
 from lerobot_wam.sim.meshes import thinned_mesh
 from lerobot_wam.sim.options import CAMERAS, CONTROL_HZ, SUBSTEPS
@@ -24,8 +24,14 @@ COLOURS: tuple[str, ...] = ("red", "green", "blue")
 CUBE_RGBA = {"red": (0.86, 0.10, 0.10, 1), "green": (0.10, 0.68, 0.18, 1), "blue": (0.10, 0.25, 0.88, 1)}
 CUBE_HALF = PLAIN.cube_half
 """Half the edge of a cube (m) in the plain look."""
+PLATES: tuple[str, ...] = ("yellow", "purple", "cyan")
+PLATE_RGBA = {"yellow": (0.97, 0.80, 0.10, 1), "purple": (0.55, 0.20, 0.65, 1), "cyan": (0.15, 0.78, 0.85, 1)}
+PLATE_HALF = (0.035, 0.035, 0.004)
+"""Half the edges of a plate (m). Plates are in the worlds of arms with a gripper, and lie where no push could take a
+cube up onto them."""
 _TABLE_THICKNESS = 0.04
 _FLOOR_DEPTH = 0.4
+_OUT_OF_SIGHT = (0.0, 0.0, -1.0)
 _SETTLE_STEPS = 5
 _DRAWN_GROUP, _COLLISION_GROUP, _HIDDEN_GROUP = 2, 3, 4
 """MuJoCo draws the groups 0 to 2; shipped models keep what only collides (and weighs) in 3."""
@@ -98,6 +104,58 @@ def _load_arm(arm: ArmSpec) -> mujoco.MjSpec:
         )
     spec.body(arm.tip_body).add_site(name="tip", pos=arm.tip_offset, group=_HIDDEN_GROUP)
     return spec
+
+
+def _add_gripper(spec: mujoco.MjSpec, arm: ArmSpec, gripper: Gripper) -> None:
+    """Give the fingers pads that hold, one drive, and a bond that makes them move as one."""
+    first, second = gripper.fingers
+    for finger in gripper.fingers:
+        joint = spec.joint(finger.joint)
+        joint.armature, joint.frictionloss, joint.damping = arm.armature, 0.0, np.zeros_like(joint.damping)
+        spec.body(finger.body).add_geom(
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            pos=finger.pad,
+            size=gripper.pad_half,
+            group=_HIDDEN_GROUP,
+            mass=0,
+            condim=4,
+            contype=2,
+            conaffinity=1,
+            friction=[1.5, 0.02, 0.0001],
+        )
+    ratio = (second.wide - second.shut) / (first.wide - first.shut)
+    spec.add_equality(
+        type=mujoco.mjtEq.mjEQ_JOINT,
+        objtype=mujoco.mjtObj.mjOBJ_JOINT,
+        name1=second.joint,
+        name2=first.joint,
+        data=[second.shut - ratio * first.shut, ratio, *[0.0] * 9],
+        solref=[0.01, 1.0],
+        solimp=[0.97, 0.99, 0.001, 0.5, 2.0],
+    )
+    # The drive pulls at both, so that neither has to drag the other; its input is the opening from 0 to 1.
+    span = spec.add_tendon(name="opening")
+    span.wrap_joint(first.joint, 1.0)
+    span.wrap_joint(second.joint, ratio)
+    drive = spec.add_actuator(name="opening", target="opening", trntype=mujoco.mjtTrn.mjTRN_TENDON)
+    drive.set_to_position(kp=gripper.stiffness, kv=gripper.damping)
+    drive.forcelimited, drive.forcerange = True, (-gripper.force, gripper.force)
+    drive.gainprm[0] *= first.wide - first.shut + ratio * (second.wide - second.shut)
+    drive.biasprm[0] = gripper.stiffness * (first.shut + ratio * second.shut)
+
+
+def _add_plates(spec: mujoco.MjSpec) -> None:
+    """Add the plates: nothing moves them but a new scene."""
+    for colour in PLATES:
+        body = spec.worldbody.add_body(name=f"{colour} plate", mocap=True, pos=_OUT_OF_SIGHT)
+        body.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            size=PLATE_HALF,
+            rgba=PLATE_RGBA[colour],
+            friction=[0.6, 0.005, 0.0001],
+            contype=1,
+            conaffinity=3,
+        )
 
 
 _SHAPES = {
@@ -184,9 +242,13 @@ class Scene:
     """Control steps per second."""
     model: mujoco.MjModel
     joint_qpos: np.ndarray
-    """Index of each commanded joint in `qpos`, (dof,)."""
+    """Index of each of the arm's N commanded joints, without the gripper, in `qpos`, (N,)."""
     joint_dof: np.ndarray
-    """Index of each commanded joint in `qvel`, (dof,)."""
+    """The same in `qvel`, (N,)."""
+    finger_qpos: np.ndarray
+    """Index of each finger's slide in `qpos`, (2,), or (0,) for an arm without a gripper."""
+    finger_range: np.ndarray
+    """Where each finger is shut, and how far it goes from there, (2, 2) in metres, or (2, 0)."""
     cube_qpos: np.ndarray
     """Index of each cube's free joint in `qpos`, (3,), in the order of `COLOURS`."""
     cube_body: np.ndarray
@@ -194,9 +256,9 @@ class Scene:
     tip_site: int
     tip_body: int
     joint_low: np.ndarray
-    """Lower joint limits (rad), (dof,)."""
+    """Lower limits of actions (rad; 0 for a gripper), (dof,)."""
     joint_high: np.ndarray
-    """Upper joint limits (rad), (dof,)."""
+    """Upper limits of actions (rad; 1 for a gripper), (dof,)."""
 
 
 @functools.cache
@@ -224,8 +286,13 @@ def load_scene(arm_name: str, fps: int = CONTROL_HZ, look: Look = PLAIN) -> Scen
     for joint, gain in zip(arm.joints, arm.stiffness, strict=True):
         actuator = spec.add_actuator(name=joint, target=joint, trntype=mujoco.mjtTrn.mjTRN_JOINT)
         actuator.set_to_position(kp=gain, dampratio=1.0)
+    if arm.gripper is not None:
+        _add_gripper(spec, arm, arm.gripper)
+        _add_plates(spec)
     model = spec.compile()
     joint_ids = [model.joint(joint).id for joint in arm.joints]
+    fingers = arm.gripper.fingers if arm.gripper is not None else ()
+    grip = np.zeros(len(arm.home) - len(joint_ids))
     return Scene(
         arm=arm,
         look=look,
@@ -233,20 +300,22 @@ def load_scene(arm_name: str, fps: int = CONTROL_HZ, look: Look = PLAIN) -> Scen
         model=model,
         joint_qpos=model.jnt_qposadr[joint_ids],
         joint_dof=model.jnt_dofadr[joint_ids],
+        finger_qpos=np.array([model.joint(finger.joint).qposadr[0] for finger in fingers], int),
+        finger_range=np.array([(finger.shut, finger.wide - finger.shut) for finger in fingers]).reshape(-1, 2).T,
         cube_qpos=np.array([model.joint(colour).qposadr[0] for colour in COLOURS]),
         cube_body=np.array([model.body(colour).id for colour in COLOURS]),
         tip_site=model.site("tip").id,
         tip_body=model.body(arm.tip_body).id,
-        joint_low=model.jnt_range[joint_ids, 0].copy(),
-        joint_high=model.jnt_range[joint_ids, 1].copy(),
+        joint_low=np.append(model.jnt_range[joint_ids, 0], grip),
+        joint_high=np.append(model.jnt_range[joint_ids, 1], grip + 1),
     )
 
 
 class Tabletop:
     """One running world: state of its own, compiled models and renderer shared with its siblings.
 
-    Actions are absolute joint targets in radians, `fps` of them a second. `scene` and `data` are others after a
-    `reset` to another look.
+    Actions are absolute joint targets in radians, `fps` of them a second; a gripper's opening comes last (see
+    `Gripper`). `scene` and `data` are others after a `reset` to another look.
 
     Attributes:
         camera_shift: how far the cameras have been pushed since the last `reset`, (3,), in metres.
@@ -258,25 +327,39 @@ class Tabletop:
         self.data = mujoco.MjData(self.scene.model)
         self.camera_shift = np.zeros(3)
 
-    def reset(self, cube_xy: np.ndarray, cube_yaw: np.ndarray, look: Look = PLAIN) -> None:
-        """Put the arm at home and the cubes at `cube_xy` (3, 2) in metres, turned by `cube_yaw` (3,) in radians."""
+    def reset(
+        self, cube_xy: np.ndarray, cube_yaw: np.ndarray, look: Look = PLAIN, plate_xy: np.ndarray | None = None
+    ) -> None:
+        """Put the arm at home and the cubes at `cube_xy` (3, 2) in metres, turned by `cube_yaw` (3,) in radians.
+
+        Plates, which only arms with a gripper have, lie at `plate_xy` (3, 2), or out of sight.
+        """
         if look != self.scene.look:
             self.scene = load_scene(self.arm.name, self.scene.fps, look)
             self.data = mujoco.MjData(self.scene.model)
         data = self.data
         self.camera_shift[:] = 0
         mujoco.mj_resetData(self.scene.model, data)
-        data.qpos[self.scene.joint_qpos] = data.ctrl[:] = self.arm.home
+        self._put_arm(np.array(self.arm.home))
         for index, address in enumerate(self.scene.cube_qpos):
             half = cube_yaw[index] / 2
             data.qpos[address : address + 7] = (*cube_xy[index], look.cube_half, np.cos(half), 0, 0, np.sin(half))
+        if plate_xy is not None:
+            data.mocap_pos[:] = np.column_stack([plate_xy, np.full(len(PLATES), PLATE_HALF[2])])
         mujoco.mj_step(self.scene.model, data, nstep=_SETTLE_STEPS)
 
     def place_arm(self, joints: np.ndarray) -> None:
         """Put the arm at `joints` (dof,), in radians, at rest; whatever it touches there is pushed away."""
-        self.data.qpos[self.scene.joint_qpos] = self.data.ctrl[:] = joints
+        self._put_arm(joints)
         self.data.qvel[:] = 0
         mujoco.mj_step(self.scene.model, self.data, nstep=SUBSTEPS[self.scene.fps])
+
+    def _put_arm(self, joints: np.ndarray) -> None:
+        scene, data = self.scene, self.data
+        count, (shut, stroke) = len(scene.joint_qpos), scene.finger_range
+        data.qpos[scene.joint_qpos] = joints[:count]
+        data.qpos[scene.finger_qpos] = shut + stroke * joints[count:]
+        data.ctrl[:] = joints
 
     def step(self, target: np.ndarray) -> None:
         """Hold the joint targets `target` (dof,), in radians, for one control step; they are clipped to the limits."""
@@ -285,13 +368,28 @@ class Tabletop:
 
     @property
     def joints(self) -> np.ndarray:
-        """Joint positions, (dof,) float64, in radians."""
-        return self.data.qpos[self.scene.joint_qpos].copy()
+        """Joint positions, (dof,) float64, in radians; a gripper's opening from 0 to 1 comes last."""
+        shut, stroke = self.scene.finger_range
+        opening = (self.data.qpos[self.scene.finger_qpos] - shut) / stroke
+        return np.append(self.data.qpos[self.scene.joint_qpos], opening.reshape(-1, 2).mean(1))
 
     @property
     def cubes(self) -> np.ndarray:
         """Cube centres in the order of `COLOURS`, (3, 3) float64, in metres."""
         return self.data.xpos[self.scene.cube_body].copy()
+
+    @property
+    def cube_yaw(self) -> np.ndarray:
+        """How far each cube's sides are turned from the table's, (3,) float64, in radians within ±π/4."""
+        axes = self.data.xmat[self.scene.cube_body].reshape(-1, 3, 3)
+        lying = np.abs(axes[:, 2]).argmin(1)  # the flattest of its three axes
+        x, y = axes[np.arange(len(axes)), :2, lying].T
+        return (np.arctan2(y, x) + np.pi / 4) % (np.pi / 2) - np.pi / 4
+
+    @property
+    def plates(self) -> np.ndarray:
+        """Plate centres in the order of `PLATES`, (3, 3) float64, in metres; (0, 3) where there are none."""
+        return self.data.mocap_pos.copy()
 
     @property
     def tip(self) -> np.ndarray:

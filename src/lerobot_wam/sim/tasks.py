@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lerobot_wam.sim.tabletop import COLOURS, CUBE_HALF
+from lerobot_wam.sim.arms import ARMS, get_arm
+from lerobot_wam.sim.grasping import Delivery, place_apart
+from lerobot_wam.sim.tabletop import COLOURS, CUBE_HALF, PLATE_HALF, PLATES
 
 VERBS: tuple[str, ...] = ("left", "right", "away", "touch")
 DIRECTIONS = {
@@ -21,7 +23,11 @@ _SENTENCES = {
     "right": "push the {} cube to the right",
     "away": "push the {} cube away",
     "touch": "touch the {} cube",
+    "place": "put the {} cube on the {} plate",
+    "stack": "stack the {} cube on the {} cube",
 }
+TARGETS: dict[str, tuple[str, ...]] = {"place": PLATES, "stack": COLOURS}
+"""What the verbs that need a gripper put a cube on."""
 
 PUSH_DISTANCE = 0.05
 """A push succeeds when its cube has gone this far in the named direction (m), and no further sideways than along."""
@@ -29,6 +35,9 @@ STAY_TOLERANCE = 0.015
 """A cube that was not named has stayed if its centre moved less than this (m)."""
 TOUCH_DISTANCE = 0.012
 """A touch succeeds when the tool tip is this close to the cube's surface (m)."""
+
+TIME_LIMITS = {(False, 1): 50, (False, 2): 110, (True, 1): 100, (True, 2): 200}
+"""Steps of 0.1 s for a task, by whether it takes a gripper and by its number of stages."""
 
 WORK_AREA = ((-0.07, 0.08), (-0.155, 0.155))
 """Cube centres at the start of an episode: x range and y range (m)."""
@@ -48,17 +57,25 @@ class Stage:
 
     verb: str
     colour: str
+    target: str | None = None
+    """Colour of the plate or cube that it is put on, of a verb that has `TARGETS`."""
 
     def __post_init__(self) -> None:
-        if self.verb not in VERBS:
-            raise ValueError(f"verb {self.verb!r} is unknown; expected one of {', '.join(VERBS)}")
+        if self.verb not in _SENTENCES:
+            raise ValueError(f"verb {self.verb!r} is unknown; expected one of {', '.join(_SENTENCES)}")
         if self.colour not in COLOURS:
             raise ValueError(f"colour {self.colour!r} is unknown; expected one of {', '.join(COLOURS)}")
+        targets = TARGETS.get(self.verb, (None,))
+        if self.target not in targets or (self.verb, self.target) == ("stack", self.colour):
+            raise ValueError(
+                f"target {self.target!r} of {self.verb}-{self.colour} makes no task; expected "
+                f"{', '.join(str(target) for target in targets if target != self.colour)}"
+            )
 
     @property
     def name(self) -> str:
-        """Short name, such as `left-red`."""
-        return f"{self.verb}-{self.colour}"
+        """Short name, such as `left-red` or `place-red-yellow`."""
+        return "-".join(part for part in (self.verb, self.colour, self.target) if part is not None)
 
     @property
     def cube(self) -> int:
@@ -68,7 +85,7 @@ class Stage:
     @property
     def sentence(self) -> str:
         """The stage in words."""
-        return _SENTENCES[self.verb].format(self.colour)
+        return _SENTENCES[self.verb].format(self.colour, self.target)
 
 
 @dataclass(frozen=True)
@@ -76,6 +93,20 @@ class Task:
     """One stage, or two that must succeed in this order."""
 
     stages: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        if len({stage.target is None for stage in self.stages}) != 1:
+            raise ValueError(f"task {self.name!r} mixes pushing and grasping; expected stages of one kind")
+
+    @property
+    def grasps(self) -> bool:
+        """Whether it takes a gripper."""
+        return self.stages[0].target is not None
+
+    @property
+    def time_limit(self) -> int:
+        """Steps of 0.1 s in which it should be done."""
+        return TIME_LIMITS[self.grasps, len(self.stages)]
 
     @property
     def name(self) -> str:
@@ -125,6 +156,36 @@ TASK_GROUPS: dict[str, tuple[Task, ...]] = {
 """What a `task` option names."""
 
 
+HELD_OUT_GRASPS = {
+    "place": ("place-red-purple", "place-green-cyan", "place-blue-yellow"),
+    "stack": ("stack-red-green", "stack-green-blue"),
+}
+"""A third of the grasping tasks; what is left shows every colour in every role."""
+
+
+def _grasp_tasks(verb: str) -> dict[str, tuple[Task, ...]]:
+    pairs = [pair for pair in itertools.product(COLOURS, TARGETS[verb]) if verb != "stack" or pair[0] != pair[1]]
+    tasks = [Task((Stage(verb, *pair),)) for pair in pairs]
+    held_out = HELD_OUT_GRASPS[verb]
+    return {
+        verb: tuple(tasks),
+        f"{verb}_seen": tuple(task for task in tasks if task.name not in held_out),
+        f"{verb}_unseen": tuple(task for task in tasks if task.name in held_out),
+    }
+
+
+GRASP_TASKS: dict[str, tuple[Task, ...]] = {
+    **_grasp_tasks("place"),
+    **_grasp_tasks("stack"),
+    "tower": tuple(
+        Task((Stage("stack", middle, below), Stage("stack", top, middle)))
+        for top, middle, below in itertools.permutations(COLOURS)
+    ),
+}
+"""Tasks for arms with a gripper: `place` (9) and `stack` (6), each split into `_seen` and `_unseen`, and `tower` (6):
+two stacks, one upon the other."""
+
+
 def parse_task(name: str) -> Task:
     """Return the task called `name`: `verb-colour`, or two of them joined by `+`.
 
@@ -132,12 +193,29 @@ def parse_task(name: str) -> Task:
         ValueError: not such a name, or both stages name the same cube.
     """
     parts = [part.strip().split("-") for part in name.split("+")]
-    if len(parts) > 2 or any(len(part) != 2 for part in parts):
-        raise ValueError(f"task {name!r} is malformed; expected e.g. 'left-red' or 'left-red+touch-blue'")
+    if len(parts) > 2 or any(len(part) not in (2, 3) for part in parts):
+        raise ValueError(
+            f"task {name!r} is malformed; expected e.g. 'left-red', 'left-red+touch-blue' or 'place-red-yellow'"
+        )
     stages = tuple(Stage(*part) for part in parts)
     if len({stage.colour for stage in stages}) != len(stages):
         raise ValueError(f"task {name!r} names one cube twice; expected two different colours")
-    return Task(stages)
+    task = Task(stages)
+    if task.grasps and len({stage.target for stage in stages}) != len(stages):
+        raise ValueError(f"task {name!r} puts two cubes on one target; expected two different ones")
+    return task
+
+
+def check_gripper(tasks: tuple[Task, ...], arm: str) -> None:
+    """Refuse tasks that `arm` cannot do.
+
+    Raises:
+        ValueError: one takes a gripper and the arm has none.
+    """
+    for task in tasks:
+        if task.grasps and get_arm(arm).gripper is None:
+            able = ", ".join(name for name, spec in ARMS.items() if spec.gripper is not None)
+            raise ValueError(f"task {task.name!r} takes a gripper and arm {arm!r} has none; expected one of {able}")
 
 
 def select_tasks(text: str) -> tuple[Task, ...]:
@@ -145,14 +223,15 @@ def select_tasks(text: str) -> tuple[Task, ...]:
 
     Args:
         text: `all` (single and two-stage tasks, alternating, the single ones repeated), or a comma-separated list of
-            groups, the keys of `TASK_GROUPS`, and task names (see `parse_task`).
+            groups, the keys of `TASK_GROUPS` and `GRASP_TASKS`, and task names (see `parse_task`).
     """
+    groups = TASK_GROUPS | GRASP_TASKS
     if text == "all":
         repeats = len(TWO_STAGE_TASKS) // len(SINGLE_TASKS)
         return tuple(itertools.chain.from_iterable(zip(SINGLE_TASKS * repeats, TWO_STAGE_TASKS, strict=True)))
     chosen: list[Task] = []
     for part in (part.strip() for part in text.split(",")):
-        chosen.extend(TASK_GROUPS.get(part) or (parse_task(part),))
+        chosen.extend(groups.get(part) or (parse_task(part),))
     return tuple(chosen)
 
 
@@ -163,7 +242,14 @@ class Judge:
     cube of a stage that is done may move afterwards.
     """
 
-    def __init__(self, task: Task, cubes: np.ndarray, tip: np.ndarray, cube_half: float = CUBE_HALF) -> None:
+    def __init__(
+        self,
+        task: Task,
+        cubes: np.ndarray,
+        tip: np.ndarray,
+        cube_half: float = CUBE_HALF,
+        plates: np.ndarray | None = None,
+    ) -> None:
         """Start an episode.
 
         Args:
@@ -171,8 +257,10 @@ class Judge:
             cubes: cube centres, (3, 3), in metres.
             tip: tool tip, (3,), in metres.
             cube_half: half the edge of a cube (m).
+            plates: plate centres, (3, 3), in metres, for tasks with plates.
         """
         self.task = task
+        self._plates = plates
         self.stage_index = 0
         self.failed = False
         self.progress = 0.0
@@ -194,6 +282,14 @@ class Judge:
     def anchor(self) -> np.ndarray:
         """Where the cubes were when the present stage began, (3, 3), in metres."""
         return self._anchor
+
+    def goal(self, stage: Stage, cubes: np.ndarray) -> np.ndarray:
+        """Return where the centre of the stage's cube shall rest, (3,) in metres, on the target as it lies now."""
+        assert stage.target is not None
+        if stage.verb == "stack":
+            return cubes[COLOURS.index(stage.target)] + np.array([0.0, 0.0, 2 * self._cube_half])
+        assert self._plates is not None
+        return self._plates[PLATES.index(stage.target)] + np.array([0.0, 0.0, PLATE_HALF[2] + self._cube_half])
 
     def update(self, cubes: np.ndarray, tip: np.ndarray) -> None:
         """Take note of the world after a control step (arguments as in the constructor)."""
@@ -226,12 +322,17 @@ class Judge:
         self._anchor = cubes.copy()
         stage = self.stage
         self._gap = self._gap_to(cubes[stage.cube], tip) if stage is not None else 0.0
+        if stage is not None and stage.target is not None:
+            self._delivery = Delivery(cubes[stage.cube], self.goal(stage, cubes), self._gap)
 
     def _measure(self, stage: Stage, cubes: np.ndarray, tip: np.ndarray) -> tuple[bool, float]:
         """Return whether the stage's condition holds now, and its part done in [0, 1]."""
         if stage.verb == "touch":
             gap = self._gap_to(cubes[stage.cube], tip)
             return gap <= TOUCH_DISTANCE, float(np.clip(1 - gap / max(self._gap, 1e-6), 0, 1))
+        if stage.target is not None:
+            cube = cubes[stage.cube]
+            return self._delivery.measure(cube, self.goal(stage, cubes), self._gap_to(cube, tip))
         shift = (cubes[stage.cube] - self._anchor[stage.cube])[:2]
         direction = DIRECTIONS[stage.verb]
         along = float(shift @ direction)
@@ -252,6 +353,8 @@ class Placement:
     """Centres in the order of `COLOURS`, (3, 2), in metres."""
     yaw: np.ndarray
     """Turns about the vertical, (3,), in radians."""
+    plates: np.ndarray | None = None
+    """Centres in the order of `PLATES`, (3, 2), in metres; None where no plates lie on the table."""
 
 
 def _lane_is_free(cube: np.ndarray, others: np.ndarray, direction: np.ndarray, half: float) -> bool:
@@ -287,6 +390,8 @@ def place_cubes(rng: np.random.Generator, task: Task | None = None, cube_half: f
     """Draw a scene of cubes of an edge of 2 · `cube_half` (m) in which all twelve single tasks can be done, and `task`
     where it has two stages.
 
+    A task that takes a gripper has scenes of its own, with everything apart; plates lie there if it names one.
+
     Cubes are dropped one by one; after 40 unsuccessful drops everything starts again, so two cubes that leave no
     place for the third cannot stop it.
 
@@ -295,6 +400,10 @@ def place_cubes(rng: np.random.Generator, task: Task | None = None, cube_half: f
     """
     low, high = np.array(WORK_AREA).T
     yaw = rng.uniform(-0.25, 0.25, len(COLOURS))
+    if task is not None and task.grasps:
+        xy = place_apart(rng)
+        plates = xy[len(COLOURS) :] if any(stage.verb == "place" for stage in task.stages) else None
+        return Placement(xy[: len(COLOURS)], yaw, plates)
     for _ in range(_PLACEMENTS):
         placed: np.ndarray = np.empty((0, 2))
         for _ in range(_TRIES_PER_PLACEMENT):
