@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tasks",
         help="of the tabletop: single, seen, unseen, two_stage, two_stage_seen, two_stage_unseen, play, named_play "
-        "(called after what happened), task names such as left-red,touch-blue, or shares of these such as "
+        "(called after what happened), with a gripper place, stack (each also with _seen or _unseen) and tower, task "
+        "names such as left-red,touch-blue, or shares of these such as "
         "single:12,two_stage:3,play:1 (default: single). Of Meta-World: all, seen, unseen, mirror_seen, mirror_unseen, "
         "or names such as drawer-open-v3 (default: all)",
     )

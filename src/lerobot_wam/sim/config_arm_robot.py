@@ -15,7 +15,8 @@ class WAMSimArmConfig(RobotConfig):
     """Options of an arm on the simulated tabletop.
 
     Attributes:
-        arm: `viperx`, `so101`, `panda` or `ur5e`. The robot type in datasets is `wam_sim_` and this.
+        arm: `viperx`, `so101`, `panda`, `ur5e`, `viperx_gripper` or `panda_gripper`. The robot type in datasets is
+            `wam_sim_` and this.
         cameras: `front`, `side` or both.
         image_size: edge of the square images (pixels).
         fps: control steps per second, 10 or 20; give the same number to `--dataset.fps` or `--fps`.

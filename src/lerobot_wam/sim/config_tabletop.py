@@ -23,12 +23,14 @@ class WAMTabletopEnv(EnvConfig):
     Attributes:
         task: `single` (12 tasks), of which `seen` (9) and `unseen` (3); `two_stage` (96), of which `two_stage_seen`
             and `two_stage_unseen`; `all`, or a comma-separated list such as `left-red,touch-blue` or
-            `left-red+touch-blue` (two stages). Consecutive seeds cycle through them.
+            `left-red+touch-blue` (two stages). With a gripper also `place` (9), `stack` (6), the same with `_seen` and
+            `_unseen`, and `tower` (6). Consecutive seeds cycle through them.
         fps: control steps, and frames, per second: 10 or 20.
-        arm: which arm: `viperx`, `so101`, `panda` or `ur5e`.
+        arm: which arm: `viperx`, `so101`, `panda`, `ur5e`, or with a gripper `viperx_gripper` or `panda_gripper`.
         cameras: `front`, `side` or both.
         image_size: edge of the square images (pixels).
-        episode_length: time limit (control steps); unset is 5 s, or 11 s with two-stage tasks.
+        episode_length: time limit (control steps); unset is 5 s, or 11 s with two-stage tasks, and twice that with
+            tasks that take a gripper.
         instruction: evaluation control: announce the `true` task, a `wrong` one, or `none`. Success is always judged
             on the true task.
         blank_image: evaluation control: show black images.

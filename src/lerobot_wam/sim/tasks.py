@@ -36,7 +36,7 @@ STAY_TOLERANCE = 0.015
 TOUCH_DISTANCE = 0.012
 """A touch succeeds when the tool tip is this close to the cube's surface (m)."""
 
-TIME_LIMITS = {(False, 1): 50, (False, 2): 110, (True, 1): 100, (True, 2): 200}
+TIME_LIMITS = {(False, 1): 50, (False, 2): 110, (True, 1): 100, (True, 2): 220}
 """Steps of 0.1 s for a task, by whether it takes a gripper and by its number of stages."""
 
 WORK_AREA = ((-0.07, 0.08), (-0.155, 0.155))
