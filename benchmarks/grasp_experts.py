@@ -2,7 +2,7 @@
 
 An episode is one that `lerobot-wam record` writes: clean starts, scattered and clumsy ones, and noise on every action.
 
-    python -m benchmarks.grasp_experts --arms viperx_gripper,panda_gripper --tasks place,stack,tower --looks plain,varied
+    python -m benchmarks.grasp_experts --arms viperx_gripper --tasks place,stack --looks plain,varied
 """
 
 import argparse
