@@ -67,7 +67,7 @@ def _measured(scale: Scale, length: float, seed: int) -> dict[str, Any]:
         batch_size=scale.batch_size,
         eval_every=scale.adapt_steps // 6,
         patience=6,
-        windows=120,
+        windows=scale.episodes,
         seed=seed,
         device=scale.device,
         flags=("--num_workers=0",),

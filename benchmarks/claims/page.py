@@ -127,5 +127,6 @@ def _dreams(scale: Scale) -> list[DreamPanel]:
         if checkpoint.is_dir():
             policy = WAMPolicy.from_pretrained(checkpoint)
             root = held_out(scale, scale.seen, "unseen")
-            panels += [dream_panel(result, f"{who}: {result.task}") for result in dreams(policy, root, _DREAMS)]
+            shown = dreams(policy, root, min(_DREAMS, scale.held_out))
+            panels += [dream_panel(result, f"{who}: {result.task}") for result in shown]
     return panels

@@ -23,8 +23,9 @@ def record(outcomes: dict[str, str], seed: int = 0, **metrics: Any) -> dict[str,
         name: rate([digit == "1" for digit in digits]) | {"progress": 0.5, "outcomes": digits}
         for name, digits in outcomes.items()
     }
-    made = {"command": "x", "date": f"2026-11-23T0{seed}:00:00+00:00", "commit": "abc", "machine": {}, "versions": {}}
-    return made | {"seed": seed, "metrics": metrics | {"conditions": conditions}}
+    made = {"command": "x", "date": f"2026-11-23T0{seed}:00:00+00:00", "commit": "abc", "versions": {}}
+    machine = {"processor": "a processor", "cores": "2", "accelerator": "none"}
+    return made | {"machine": machine, "seed": seed, "metrics": metrics | {"conditions": conditions}}
 
 
 def digits(successes: int, episodes: int = 108) -> str:
