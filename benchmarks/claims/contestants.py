@@ -7,11 +7,12 @@ own programs, run in this process; ours goes through our mixture, which they cal
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lerobot.configs import FeatureType, PreTrainedConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.datasets.compute_stats import get_feature_stats
@@ -22,10 +23,11 @@ from lerobot.scripts import lerobot_train
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from lerobot.utils.feature_utils import dataset_to_policy_features
 
-import benchmarks.claims.offline_dit  # noqa: F401  (multi-task DiT without downloads)
 import lerobot_wam.plugin  # noqa: F401  (registers the policy and the environment)
-from benchmarks.claims.text_features import TEXT_FEATURES, TextFeatures
+from benchmarks.claims.offline import VideoCodec
+from benchmarks.claims.text_features import TEXT_FEATURES, WORD_DIM, TextFeatures
 from benchmarks.claims.training import last_checkpoint, resumed_or_new
+from benchmarks.common import JOINTS, SIZE
 from benchmarks.narrow import NARROW
 from benchmarks.paired import tried
 from lerobot_wam.configuration_wam import WAMConfig
@@ -125,6 +127,29 @@ _NARROW = (f"vision_backbone={NARROW}", "pretrained_backbone_weights=null")
 _IMAGINES = "a nano World Action Model, which hears every word: attention to them, FiLM of its visual summary"
 _ACTS = "the same network without noisy video tokens and without their loss, which hears every word likewise"
 _HEARS = "the same frozen word features as ours, summed to one vector"
+_EXPERT = {
+    "hidden_dim": 128,
+    "ffn_dim": 512,
+    "num_heads": 4,
+    "attn_head_dim": 32,
+    "num_layers": 4,
+    "text_dim": WORD_DIM,
+    "freq_dim": 64,
+    "eps": 1e-6,
+}
+_VIDEO_EXPERT = _EXPERT | {
+    "patch_size": [1, 1, 1],
+    "in_dim": VideoCodec.z_dim,
+    "out_dim": VideoCodec.z_dim,
+    "seperated_timestep": True,
+    "video_attention_mask_mode": "first_frame_causal",
+}
+
+
+def _flow(sizes: Mapping[str, Any]) -> str:
+    """A mapping as one flag: LeRobot reads YAML, to which JSON's 1e-06 is a word."""
+    return yaml.safe_dump(sizes, default_flow_style=True, width=math.inf).strip()
+
 
 CONTESTANTS = {
     contestant.name: contestant
@@ -158,8 +183,8 @@ CONTESTANTS = {
                 "dim_model=128",
                 "n_heads=4",
                 "dim_feedforward=448",
-                "optimizer_lr=3e-4",
-                "optimizer_lr_backbone=3e-4",
+                "optimizer_lr=1e-3",
+                "optimizer_lr_backbone=1e-3",
             ),
         ),
         Contestant(
@@ -201,6 +226,28 @@ CONTESTANTS = {
                 "scheduler_warmup_steps=20",
             ),
         ),
+        Contestant(
+            "fastwam",
+            "FastWAM",
+            "LeRobot's FastWAM at nano's size, all from scratch, 10 steps for the actions, none for video; in place of "
+            "Wan's frozen encoders it has our video codec and hears our word tokens, by attention",
+            "fastwam",
+            (
+                f"action_dim={JOINTS}",
+                f"proprio_dim={JOINTS}",
+                f"action_horizon={CHUNK}",
+                f"n_action_steps={CHUNK}",
+                f"num_video_frames={1 + CHUNK}",
+                "action_video_freq_ratio=1",
+                f"image_size=[{SIZE},{SIZE}]",
+                "prompt_template='{task}'",
+                "base_model_id=null",
+                "torch_dtype=float32",
+                f"video_dit_config={_flow(_VIDEO_EXPERT)}",
+                f"action_dit_config={_flow(_EXPERT | {'action_dim': JOINTS})}",
+                "optimizer_lr=1e-3",
+            ),
+        ),
     )
 }
 
@@ -218,7 +265,7 @@ def train(
     video: Sequence[MixtureEntry] = (),
     flags: Sequence[str] = (),
 ) -> Path:
-    """Train a contestant, or go on with a training that was interrupted.
+    """Train a contestant, as far as that is not done; interrupted or not, the weights are the same.
 
     Args:
         contestant: Who.
@@ -248,7 +295,8 @@ def train(
         which = [f"--policy.path={begun}", "--policy.steps_done=0", f"--policy.noise_seed={seed}"]
     which += [f"--policy.{flag}" for flag in contestant.flags]
     if contestant.policy != "wam":
-        which += _reading(contestant, data)
+        # LeRobot's own do not go on exactly as they would have, so one that was interrupted begins anew.
+        which += [*_reading(contestant, data), f"--save_freq={steps}"]
     arguments = resumed_or_new(folder / "training", steps, batch_size, seed, device, [*which, *flags])
     if arguments is not None and contestant.policy == "wam":
         if prior is not None and not (begun / "config.json").is_file():

@@ -2,7 +2,7 @@
 
 ACT and Diffusion Policy take a vector beside the robot's state, LeRobot's `observation.environment_state`: ACT as a
 token of its own, Diffusion Policy in the conditioning of its U-Net. Multi-task DiT takes the output of a frozen CLIP
-text encoder; these features stand in for that, see `offline_dit.py`. One registered step of the pre-processor writes
+text encoder; these features stand in for that, see `offline.py`. One registered step of the pre-processor writes
 them, so checkpoints, training and evaluation stay LeRobot's own. Our `visual_summary` lets the words steer the
 convolutions (FiLM); that is part of our network, and none of the others gets it.
 """
