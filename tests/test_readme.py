@@ -34,6 +34,7 @@ from lerobot_wam.data.recipe import load_recipe
 from lerobot_wam.embodiments.prompts import load_prompts
 from lerobot_wam.embodiments.schema import load_yaml
 from lerobot_wam.embodiments.spec import EmbodimentSpec, load_embodiment
+from lerobot_wam.metaworld.config_metaworld import WAMMetaWorldEnv
 from lerobot_wam.sim.config_arm_robot import WAMSimArmConfig
 from lerobot_wam.sim.config_expert_teleop import WAMSimExpertConfig
 from lerobot_wam.sim.config_tabletop import WAMTabletopEnv
@@ -58,7 +59,7 @@ PIPELINES = {
 }
 CHOSEN: dict[str, tuple[type, ...]] = {
     "policy": (WAMConfig,),
-    "env": (WAMTabletopEnv,),
+    "env": (WAMTabletopEnv, WAMMetaWorldEnv),
     "robot": (WAMSimArmConfig, SO101FollowerConfig),
     "teleop": (WAMSimExpertConfig,),
     "inference": (RTCInferenceConfig,),
@@ -172,7 +173,7 @@ def check_flags(program: str, words: list[str], monkeypatch: pytest.MonkeyPatch,
     parsed = draccus.parse(PIPELINES[program], args=[f"--{name}={value}" for name, value in flags.items()])
     assert parsed is not None
     assert parser.get_type_arg("policy", words) in (None, "wam")
-    assert parser.get_type_arg("env", words) in (None, "wam_tabletop")
+    assert parser.get_type_arg("env", words) in (None, "wam_tabletop", "wam_metaworld")
     assert parser.get_type_arg("robot", words) in (None, "wam_sim_arm", "so101_follower")
     assert parser.get_type_arg("teleop", words) in (None, "wam_sim_expert")
 

@@ -86,7 +86,7 @@ def test_progress_is_measured_where_meta_world_reports_no_distance(name: str):
 
 
 def test_nothing_moves_by_itself():
-    """Left to itself, Meta-World's box of this task slides to its goal: it keeps the speed of the reset before."""
+    """Left to itself, Meta-World's box of this task slides to its goal: its reset clears another joint's speed."""
     world = take_world(Task("stick-push-v3"))
     world.reset([1])
     box = world.observation[11:14]

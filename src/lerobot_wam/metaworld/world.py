@@ -41,7 +41,7 @@ class World:
         """Draw a scene; the same numbers `key` give the same one."""
         self._environment.seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
         self._environment.reset()
-        self._data.qvel[:] = 0  # Meta-World lets the box of stick-push slide to its goal by itself
+        self._data.qvel[:] = 0  # else the box of stick-push slides to its goal by itself
         mujoco.mj_forward(self._model, self._data)  # what was placed last is not yet where it belongs
         self.observation = self._environment._get_obs()
         _, info = self._environment.evaluate_state(self.observation, np.zeros(4))
