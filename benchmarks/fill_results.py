@@ -89,6 +89,19 @@ class Result:
 
 
 FILES = {
+    **{
+        f"claims/{scale}/{claim}": Result(title, claim_rows, where, count, not where, claim_tables)
+        for scale, where in (("cpu", ""), ("gpu", " (GPU)"))
+        for claim, title, count in (
+            ("prior", "The video prior", 1),
+            ("a", "Claim A: unseen tasks and unseen scenes", 3),
+            ("b", "Claim B: video of other robots", 1),
+            ("c", "Claim C: a new robot from play", 1),
+            ("d", "Claim D: one denoising step in place of many", 2),
+            ("scaling", "Scaling: size and diversity", 3),
+            ("counterfactual", "Does the dream follow the action?", 2),
+        )
+    },
     "nano_demo_viperx": Result("Demonstration, ViperX", demo_rows, "ViperX", 4, tables=demo_tables),
     "nano_demo_so101": Result("Demonstration, SO-101", demo_rows, "SO-101", tables=demo_tables),
     "step_cost": Result("Cost beside ACT and Diffusion Policy", cost_rows, headlines=2),
@@ -106,19 +119,6 @@ FILES = {
     "serving": Result("One server, several robots", serving_rows, headlines=1),
     "soak": Result("A server for hours, and under damaged messages", soak_rows, headlines=2),
     "two_processes": Result("Two processes beside one", process_rows, expected=False),
-    **{
-        f"claims/{scale}/{claim}": Result(title, claim_rows, where, count, expected=False, tables=claim_tables)
-        for scale, where in (("cpu", ""), ("gpu", " (GPU)"))
-        for claim, title, count in (
-            ("prior", "The video prior", 1),
-            ("a", "Claim A: unseen tasks and unseen scenes", 3),
-            ("b", "Claim B: video of other robots", 1),
-            ("c", "Claim C: a new robot from play", 1),
-            ("d", "Claim D: one denoising step in place of many", 2),
-            ("scaling", "Scaling: size and diversity", 3),
-            ("counterfactual", "Does the dream follow the action?", 2),
-        )
-    },
     "step_cost_cuda": Result("Cost beside ACT and Diffusion Policy, GPU", cost_rows, " (GPU)", expected=False),
     "long_episode_cuda": Result("Cost over a long episode, GPU", episode_rows, " (GPU)", expected=False),
 }

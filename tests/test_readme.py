@@ -256,7 +256,7 @@ def test_the_results_tables_are_up_to_date():
 
 
 def test_results_become_rows(tmp_path: Path):
-    expected = [file for file in fill_results.FILES.values() if file.expected]
+    expected = [file for file in fill_results.FILES.values() if file.expected and file.headlines]
     assert fill_results.readme_table(tmp_path).count("not yet measured") == len(expected)
     outcome = {"successes": 9, "n_episodes": 10}
     scores = {"psnr": 20.0, "psnr_moving": 12.0, "ssim": 0.9}
