@@ -129,8 +129,8 @@ def readme_table(folder: Path) -> str:
     return summary(folder, lambda result: result.headlines)
 
 
-def summary(folder: Path, count: Callable[[Result], int | None]) -> str:
-    """A table of the first `count` rows of every result, of all where it is None."""
+def summary(folder: Path, count: Callable[[Result], int | None] = lambda result: None) -> str:
+    """A table of the first `count` rows of every result; of all rows where that is None."""
     rows: list[tuple[str, ...]] = []
     for name, result in FILES.items():
         record = load(folder / f"{name}.json")
@@ -147,7 +147,7 @@ def summary(folder: Path, count: Callable[[Result], int | None]) -> str:
 
 def results_page(folder: Path) -> str:
     """A summary, then every number of every file."""
-    parts = ["## Summary", summary(folder, lambda result: None)]
+    parts = ["## Summary", summary(folder)]
     for name, result in FILES.items():
         record = load(folder / f"{name}.json")
         if record is None:

@@ -61,7 +61,7 @@ def test_settings_are_measured_against_exact(
     assert found["flash"]["approximations"][0] == "num_inference_steps=1 solver steps, 16 are exact"
     assert "--policy.skipped_steps=extrapolate" in asked["5_of_16_extrapolated"]
     assert found["flash"]["success_change"] == -1
-    table = fill_results.readme_table(results)
+    table = fill_results.summary(results)
     assert "| `--policy.speed=flash`, nano | success 0 %; actions " in table
     assert "| 0 of 4, 0–49 %; -100.0 points, -100.0 to -100.0 |" in table
     with pytest.raises(SystemExit):
@@ -107,4 +107,4 @@ def test_flash_and_its_twin_differ_in_their_noise_alone(
     assert metrics["flash_against_twin_1_step"]["change_95"] == [1.0, 1.0]
     assert metrics["success_by_seed"]["twin_8_steps_seed_3"]["successes"] == 1
     row = "| success 100 %, twin 50 % | 1 training seeds, 2 scenes; +50.0 points, -48.0 to +148.0 |"
-    assert row in fill_results.readme_table(results)
+    assert row in fill_results.summary(results)

@@ -275,12 +275,13 @@ def test_results_become_rows(tmp_path: Path):
     record = {"command": "make it", "date": "2026-01-02T03:04", "commit": "abc", "machine": machine, "metrics": metrics}
     file = tmp_path / "nano_demo_viperx.json"
     file.write_text(json.dumps(record))
-    rows = fill_results.readme_table(tmp_path)
+    rows = fill_results.summary(tmp_path)
     tail = "| A processor, cores: 2 usable | 2026-01-02 | `abc` | `make it` |"
     assert f"| success on 12 tasks, unseen scenes (ViperX) | 90 % | 9 of 10, 60–98 % {tail}" in rows
     assert "| hold still 0 % | 10 each |" in rows
     assert "| +1.5 dB PSNR of moving pixels (12.0, 10.5) | 24 held-out clips |" in rows
     assert "| 10 min | one run |" in rows
+    assert "| 10 min | one run |" not in fill_results.readme_table(tmp_path)  # no headline
     page = fill_results.results_page(tmp_path)
     assert r"| touch \| it | 50 % | 1 of 2, 9–91 % |" in page
     assert "| train | 540 |" in page
@@ -303,7 +304,7 @@ def test_robots_at_a_server_become_rows(tmp_path: Path):
     driven = sizes | {"simulated_hours": 2.0, "control_steps": 72_000, "times_real_time": 20.33}
     metrics = {"under_attack": attacked, "drive": driven}
     (tmp_path / "soak.json").write_text(json.dumps(record | {"metrics": metrics}))
-    rows = fill_results.readme_table(tmp_path)
+    rows = fill_results.summary(tmp_path)
     latency = "median 50.2, 50.2 ms; p99 80, 80 ms"
     assert f"| wait for a chunk of one server, 1, 8 robots at 10 Hz | {latency} | 40 chunks a robot; load 1.0 |" in rows
     assert "| its chunks a second, 1, 8 robots at full speed | 19, 19; near 19, 19 |" in rows
@@ -332,7 +333,7 @@ def test_costs_become_rows(tmp_path: Path):
     }
     for name, metrics in {"step_cost": step_cost, "step_cost_cuda": step_cost, "long_episode": episode}.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(record | {"metrics": metrics}))
-    rows = fill_results.readme_table(tmp_path)
+    rows = fill_results.summary(tmp_path)
     assert "| training step, batch of 32 | wam_nano 210 ms (33 frames a sample) | median of 30, threads: 1 |" in rows
     assert "| chunk of 8 actions (GPU) | wam_nano, 4 steps 20 ms |" in rows
     assert "| 1.05 times the cost (20, 21 ms a chunk) | median of 10 episodes |" in rows
