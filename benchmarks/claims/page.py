@@ -13,7 +13,7 @@ from benchmarks.claims.a_generalisation import CLAIMANT
 from benchmarks.claims.cells import Cell, missing, records
 from benchmarks.claims.data import held_out
 from benchmarks.claims.findings import Report
-from benchmarks.claims.prior import dreams
+from benchmarks.claims.prior import dreams, prior_folder
 from benchmarks.claims.scales import NANO, Scale
 from benchmarks.claims.training import last_checkpoint
 from lerobot_wam.modeling_wam import WAMPolicy
@@ -118,8 +118,10 @@ def _command(scale: Scale, claim: str, title: str, cells: Sequence[Cell]) -> Com
 
 def _dreams(scale: Scale) -> list[DreamPanel]:
     """Dreams of the prior, and of a policy that began as it: of tasks that both saw, in scenes that neither did."""
-    policies = sorted(scale.outputs.glob(f"policies/{CLAIMANT}_{NANO}-{scale.few}_labels-*-plain-no_video/seed_*"))
-    trainings = [("The prior", scale.outputs / "prior" / NANO)]
+    prior = prior_folder(scale, NANO)
+    begun = f"{CLAIMANT}_{NANO}-{scale.few}_labels-*-no_video-{prior.name}"
+    policies = sorted(scale.outputs.glob(f"policies/{begun}/seed_*"))
+    trainings = [("The prior", prior)]
     trainings += [("Ours, from the prior", folder / "training") for folder in policies[:1]]
     panels: list[DreamPanel] = []
     for who, folder in trainings:

@@ -48,10 +48,15 @@ def videos(scale: Scale) -> list[MixtureEntry]:
     return [video(recorded(scale, f"prior-{arm}", scale.prior_episodes, recipe)) for arm, recipe in recipes.items()]
 
 
+def prior_folder(scale: Scale, size: str) -> Path:
+    """Where the training of a prior lies."""
+    return scale.outputs / "prior" / f"{size}-{scale.prior_steps}_steps"
+
+
 def trained_prior(scale: Scale, size: str) -> Path:
     """Return the prior's last checkpoint, trained as far as it is not."""
-    folder = scale.outputs / "prior" / size
-    return train_mixture(scale, MixtureRecipe(tuple(videos(scale))), size, scale.prior_steps, 0, folder)
+    recipe = MixtureRecipe(tuple(videos(scale)))
+    return train_mixture(scale, recipe, size, scale.prior_steps, 0, prior_folder(scale, size))
 
 
 def train_mixture(scale: Scale, recipe: MixtureRecipe, size: str, steps: int, seed: int, folder: Path) -> Path:

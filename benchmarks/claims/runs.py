@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.claims.budget import load_costs, steps_for
 from benchmarks.claims.contestants import CONTESTANTS, Condition, Data, evaluate, train
 from benchmarks.claims.data import ARM, demonstrations
-from benchmarks.claims.prior import trained_prior
+from benchmarks.claims.prior import prior_folder, trained_prior
 from benchmarks.claims.scales import NANO, Scale
 from benchmarks.paired import rate
 from lerobot_wam.data.recipe import MixtureEntry
@@ -48,7 +48,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """All of it but the seed."""
+        """All of it but the seed and the prior."""
         parts = [f"{self.contestant}_{self.size}", f"{self.labels}_labels", f"{self.steps}_steps"]
         parts += [self.tasks.replace(",", "_")] if self.tasks else []
         return "-".join([*parts, self.looks, self.video])
@@ -131,4 +131,5 @@ def conditions(scale: Scale) -> tuple[Condition, ...]:
 
 
 def _folder(scale: Scale, kind: str, run: Run) -> Path:
-    return scale.outputs / kind / run.name / f"seed_{run.seed}"
+    start = [prior_folder(scale, run.size).name] if CONTESTANTS[run.contestant].starts_from_prior else []
+    return scale.outputs / kind / "-".join([run.name, *start]) / f"seed_{run.seed}"
