@@ -33,7 +33,6 @@ CONDITIONS = ("seen", "unseen_tasks", "unseen_scenes")
 
 def cells(scale: Scale) -> list[Cell]:
     """Those that decide first; then more demonstrations; then equal samples."""
-    rest = tuple(labels for labels in scale.labels if labels not in scale.deciding)
     return [
         Cell(
             "a",
@@ -41,11 +40,12 @@ def cells(scale: Scale) -> list[Cell]:
             seed,
             partial(_measured, scale, budget, Run(who, labels, 0, seed, size)),
         )
-        for budget, group in product(scale.budgets, (scale.deciding, rest))
+        for budget, decides in product(scale.budgets, (True, False))
         for seed in scale.seeds
         for who in scale.contestants
         for size in (scale.sizes_in_claim_a if ours(who) else (NANO,))
-        for labels in group
+        for labels in scale.budgets[budget]
+        if (labels in scale.deciding) == decides
     ]
 
 
@@ -70,14 +70,14 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     tables: list[NumberTable] = []
     metrics: dict[str, Any] = {}
     entrants = [(who, size) for who in scale.contestants for size in (scale.sizes_in_claim_a if ours(who) else (NANO,))]
-    for budget in scale.budgets:
+    for budget, compared in scale.budgets.items():
         groups = {
             labels: {
                 entrant(who, size): found
                 for who, size in entrants
                 if (found := group(records, [cell_name(who, size, labels, budget, seed) for seed in scale.seeds]))
             }
-            for labels in scale.labels
+            for labels in compared
         }
         successes = {labels: {who: success(found) for who, found in by.items()} for labels, by in groups.items()}
         against_each = {
@@ -124,6 +124,7 @@ def _whole(scale: Scale, by: Mapping[str, Group], who: str) -> bool:
 def _findings(scale: Scale, budget: str, found: Mapping[int, Mapping[str, Any]]) -> list[Finding]:
     """Verdicts on complete cells; `found` is labels -> contestant -> condition -> ours from the prior against it."""
     rivals = [who for who in ACTION_ONLY if who in scale.contestants]
+    deciding = [labels for labels in scale.deciding if labels in scale.budgets[budget]]
 
     def cases(labels: int, condition: str) -> dict[str, Any] | None:
         """Against each rival; None where one is missing."""
@@ -138,7 +139,7 @@ def _findings(scale: Scale, budget: str, found: Mapping[int, Mapping[str, Any]])
     for condition in CONDITIONS[1:]:
         hardest = [  # the rival that leaves the smallest ratio, at each number of demonstrations
             (*min(((case["ratio"], who) for who, case in measured.items())), labels)
-            for labels in scale.deciding
+            for labels in deciding
             if (measured := cases(labels, condition))
         ]
         value, note = "–", "cells are missing"
@@ -154,18 +155,16 @@ def _findings(scale: Scale, budget: str, found: Mapping[int, Mapping[str, Any]])
             Finding(
                 f"{condition.replace('_', ' ').capitalize()}, {budget} budget: ours from the prior succeeds at least "
                 "twice as often as every action-only policy.",
-                f"Holds where, after {' or '.join(map(str, scale.deciding))} demonstrations of each task, the 95 % "
+                f"Holds where, after {' or '.join(map(str, deciding))} demonstrations of each task, the 95 % "
                 f"interval of the ratio to each of {', '.join(rivals)} lies at {GOAL:g} or above; does not where, "
                 "after each of these, one interval lies below.",
-                any_of(verdict(labels, condition, "ratio_95", GOAL) for labels in scale.deciding),
+                any_of(verdict(labels, condition, "ratio_95", GOAL) for labels in deciding),
                 value,
                 note,
             )
         )
     changes = [
-        (case["change"], who, labels)
-        for labels in scale.deciding
-        for who, case in (cases(labels, "seen") or {}).items()
+        (case["change"], who, labels) for labels in deciding for who, case in (cases(labels, "seen") or {}).items()
     ]
     value, note = "–", "cells are missing"
     if changes:
@@ -180,7 +179,7 @@ def _findings(scale: Scale, budget: str, found: Mapping[int, Mapping[str, Any]])
             f"Seen tasks, {budget} budget: ours from the prior is not below the best action-only policy.",
             f"Holds where the 95 % interval of every paired difference lies above {-100 * MARGIN:.0f} points, after "
             "each number of demonstrations; does not where one lies below.",
-            all_of(verdict(labels, "seen", "change_95", -MARGIN) for labels in scale.deciding),
+            all_of(verdict(labels, "seen", "change_95", -MARGIN) for labels in deciding),
             value,
             note,
         )

@@ -46,9 +46,9 @@ def videos(scale: Scale, video: str) -> list[MixtureEntry]:
         return []
     tasks = scale.unseen if video == UNSEEN else scale.seen
     share = len(OTHER_ARMS)
+    recipes = {arm: Recipe(tasks, arm, seed=VIDEO, looks=scale.looks) for arm in OTHER_ARMS}
     found = [
-        first_minutes(scale, f"{video}-{arm}", scale.video_minutes / share, Recipe(tasks, arm, seed=VIDEO))
-        for arm in OTHER_ARMS
+        first_minutes(scale, f"{video}-{arm}", scale.video_minutes / share, recipe) for arm, recipe in recipes.items()
     ]
     return [video_of(root, episodes, 1 / share) for root, episodes in found]
 

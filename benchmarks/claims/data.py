@@ -31,16 +31,16 @@ def recorded(scale: Scale, name: str, episodes: int, recipe: Recipe) -> Path:
     return root
 
 
-def demonstrations(scale: Scale, labels: int, tasks: str | None = None, looks: str = "plain") -> tuple[Path, str]:
+def demonstrations(scale: Scale, labels: int, tasks: str | None = None, looks: str | None = None) -> tuple[Path, str]:
     """Return a recording of expert episodes, and which of them are `labels` of each task.
 
     Args:
-        scale: Its `seen` tasks are what is demonstrated.
+        scale: Its `seen` tasks, in its `looks`, are what is demonstrated.
         labels: Episodes of each task.
         tasks: Others, as `select_tasks` takes them.
-        looks: Of the scenes.
+        looks: Others.
     """
-    tasks = tasks or scale.seen
+    tasks, looks = tasks or scale.seen, looks or scale.looks
     episodes = labels * len(select_tasks(tasks))
     name = f"demonstrations-{tasks.replace(',', '_')}-{looks}"
     return recorded(scale, name, episodes, Recipe(tasks, ARM, seed=DEMONSTRATIONS, looks=looks)), f"0:{episodes}"

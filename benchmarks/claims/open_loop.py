@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prior=args.prior,
         flags=args.flags,
     )
-    for frame, found in action_errors(policy, held_out(scale, scale.seen, "plain"), scale.device).items():
+    for frame, found in action_errors(policy, held_out(scale, scale.seen, scale.looks), scale.device).items():
         print(f"{frame}: {found['policy']:.4f} rad, holding still {found['hold_still']:.4f}")
 
 

@@ -119,7 +119,7 @@ def _command(scale: Scale, claim: str, title: str, cells: Sequence[Cell]) -> Com
 def _dreams(scale: Scale) -> list[DreamPanel]:
     """Dreams of the prior, and of a policy that began as it: of tasks that both saw, in scenes that neither did."""
     prior = prior_folder(scale, NANO)
-    begun = f"{CLAIMANT}_{NANO}-{scale.few}_labels-*-no_video-{prior.name}"
+    begun = f"{CLAIMANT}_{NANO}-{scale.few}_labels-[0-9]*_steps-no_video-{prior.name}"
     policies = sorted(scale.outputs.glob(f"policies/{begun}/seed_*"))
     trainings = [("The prior", prior)]
     trainings += [("Ours, from the prior", folder / "training") for folder in policies[:1]]

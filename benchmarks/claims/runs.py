@@ -33,7 +33,7 @@ class Run:
         seed: Of training.
         size: Of the network, a key of `Scale.sizes`; only ours has sizes.
         tasks: What is demonstrated; None takes the scale's seen tasks.
-        looks: Of the demonstrations' scenes.
+        looks: Of the demonstrations' scenes; None takes the scale's.
         video: Name of the `videos` that are trained on besides.
     """
 
@@ -43,15 +43,15 @@ class Run:
     seed: int
     size: str = NANO
     tasks: str | None = None
-    looks: str = "plain"
+    looks: str | None = None
     video: str = "no_video"
 
     @property
     def name(self) -> str:
         """All of it but the seed and the prior."""
         parts = [f"{self.contestant}_{self.size}", f"{self.labels}_labels", f"{self.steps}_steps"]
-        parts += [self.tasks.replace(",", "_")] if self.tasks else []
-        return "-".join([*parts, self.looks, self.video])
+        parts += [part.replace(",", "_") for part in (self.tasks, self.looks) if part]
+        return "-".join([*parts, self.video])
 
 
 def ours(contestant: str) -> bool:
@@ -124,8 +124,8 @@ def measured(
 def conditions(scale: Scale) -> tuple[Condition, ...]:
     """Seen tasks in the scenes of the demonstrations; unseen tasks there; seen tasks in scenes never seen."""
     return (
-        Condition("seen", scale.seen, "plain", ARM),
-        Condition("unseen_tasks", scale.unseen, "plain", ARM),
+        Condition("seen", scale.seen, scale.looks, ARM),
+        Condition("unseen_tasks", scale.unseen, scale.looks, ARM),
         Condition("unseen_scenes", scale.seen, "unseen", ARM),
     )
 

@@ -19,11 +19,13 @@ class Scale:
         contestants: Who takes part in claim A, in the order of work.
         seen: The tasks that are demonstrated, as `select_tasks` takes them.
         unseen: The tasks that never are.
+        looks: Of the scenes in which they are demonstrated.
         labels: Demonstrations of each seen task: the settings of claim A.
         deciding: Those of them in which claim A is decided; they come first.
         few: Demonstrations of each seen task in claim B and in scaling.
         fewer_tasks: Parts of `seen`, fewest tasks first, that scaling demonstrates in as many episodes.
-        budgets: "clock", as much training time for all; "samples", as many samples for all.
+        budgets: "clock", as much training time for all, and "samples", as many samples for all -> which of `labels`
+            claim A compares by it.
         seconds: Training time of ours under "clock".
         steps: Optimizer steps of all contestants in place of `seconds`, where nothing about time is claimed.
         batch_size: Windows a step.
@@ -53,9 +55,11 @@ class Scale:
         "diffusion",
         "no_video_prior",
         "multi_task_dit",
+        "fastwam",
     )
     seen: str = "seen"
     unseen: str = "unseen"
+    looks: str = "varied"
     labels: tuple[int, ...] = (5, 20, 100)
     deciding: tuple[int, ...] = (5, 20)
     few: int = 20
@@ -63,7 +67,7 @@ class Scale:
         "left-green,right-blue,away-red",
         "left-green,right-blue,away-red,left-blue,right-red,away-green",
     )
-    budgets: tuple[str, ...] = ("clock", "samples")
+    budgets: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {"clock": (5, 20, 100), "samples": (20,)})
     seconds: float = 300.0
     steps: int | None = None
     batch_size: int = 32
@@ -99,11 +103,12 @@ SMOKE = Scale(
     contestants=("ours_prior", "act"),
     seen="touch-red",
     unseen="touch-blue",
+    looks="plain",
     labels=(40,),
     deciding=(40,),
     few=40,
     fewer_tasks=(),
-    budgets=("samples",),
+    budgets={"samples": (40,)},
     steps=40,
     batch_size=16,
     episodes=8,

@@ -87,7 +87,7 @@ def test_cells_that_decide_come_first():
         next(i for i, name in enumerate(names) if part in name) for part in ("seed_2", "-100_labels", "-samples")
     )
     assert few < many < same_samples
-    assert len(names) == 2 * 3 * 3 * len(CPU.contestants)
+    assert len(names) == (3 + 1) * 3 * len(CPU.contestants)
 
 
 def test_seeds_and_patterns_choose_cells(capsys: pytest.CaptureFixture):

@@ -105,7 +105,7 @@ def claim_a(scale, ours: dict[str, str], others: dict[str, str]) -> dict[str, An
 
 
 def test_claim_a_holds_only_against_every_action_only_policy():
-    scale = replace(CPU, budgets=("clock",))
+    scale = replace(CPU, budgets={"clock": CPU.deciding})
     ours = {"seen": digits(90), "unseen_tasks": digits(80), "unseen_scenes": digits(40)}
     others = {"seen": digits(88), "unseen_tasks": digits(20), "unseen_scenes": digits(36)}
     records = claim_a(scale, ours, others)
@@ -121,7 +121,7 @@ def test_claim_a_holds_only_against_every_action_only_policy():
 
 
 def test_claim_a_is_undecided_while_a_seed_is_missing_but_shows_what_there_is():
-    scale = replace(CPU, budgets=("clock",))
+    scale = replace(CPU, budgets={"clock": CPU.deciding})
     both = {"seen": digits(90), "unseen_tasks": digits(80), "unseen_scenes": digits(40)}
     records = claim_a(scale, both, both)
     for labels in scale.deciding:

@@ -77,7 +77,7 @@ def test_claim_a_learns_from_demonstrations(smoke: Path):
 def test_a_cell_measured_again_and_interrupted_gives_the_same_numbers(smoke: Path, monkeypatch: pytest.MonkeyPatch):
     before = measured(a_generalisation, OURS)
     for kind in ("policies", "trials"):
-        shutil.rmtree(smoke / f"outputs/smoke/{kind}/ours_prior_nano-40_labels-40_steps-plain-no_video-nano-20_steps")
+        shutil.rmtree(smoke / f"outputs/smoke/{kind}/ours_prior_nano-40_labels-40_steps-no_video-nano-20_steps")
     (smoke / f"results/claims/smoke/a/{OURS}.json").unlink()
     update, done = WAMPolicy.update, []
 
@@ -99,7 +99,7 @@ def test_claim_b_learns_from_video_of_other_arms(smoke: Path):
     metrics = measured(b_video, "video_of_unseen_tasks-seed_0")
     assert metrics["minutes_of_video"] >= SMOKE.video_minutes
     assert set(metrics["conditions"]) == {"seen", "unseen_tasks"}
-    run = "ours_prior_nano-40_labels-40_steps-plain-video_of_unseen_tasks-nano-20_steps"
+    run = "ours_prior_nano-40_labels-40_steps-video_of_unseen_tasks-nano-20_steps"
     trained = smoke / "outputs/smoke/policies" / run / "seed_0"
     config = json.loads((trained / "training/checkpoints/last/pretrained_model/config.json").read_text())
     assert list(config["embodiments"]) == ["tabletop_video", "wam_sim_viperx"]
