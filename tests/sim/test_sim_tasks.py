@@ -79,6 +79,11 @@ def test_bad_task_names_are_refused(name: str):
         select_tasks(name)
 
 
+def test_a_misspelt_group_is_told_the_groups():
+    with pytest.raises(ValueError, match=r"'sean' is no group of tasks; expected one of all, single, seen, unseen"):
+        select_tasks("left-red, sean")
+
+
 def test_a_push_succeeds_in_its_direction_only():
     for verb, direction in DIRECTIONS.items():
         judge = Judge(parse_task(f"{verb}-green"), CUBES, TIP)

@@ -224,6 +224,9 @@ def select_tasks(text: str) -> tuple[Task, ...]:
     Args:
         text: `all` (single and two-stage tasks, alternating, the single ones repeated), or a comma-separated list of
             groups, the keys of `TASK_GROUPS` and `GRASP_TASKS`, and task names (see `parse_task`).
+
+    Raises:
+        ValueError: a part is neither a group nor a task.
     """
     groups = TASK_GROUPS | GRASP_TASKS
     if text == "all":
@@ -231,6 +234,9 @@ def select_tasks(text: str) -> tuple[Task, ...]:
         return tuple(itertools.chain.from_iterable(zip(SINGLE_TASKS * repeats, TWO_STAGE_TASKS, strict=True)))
     chosen: list[Task] = []
     for part in (part.strip() for part in text.split(",")):
+        if part not in groups and "-" not in part:  # a task has a hyphen, so this was meant as a group
+            known = ", ".join(["all", *groups])
+            raise ValueError(f"{part!r} is no group of tasks; expected one of {known}, or tasks such as 'left-red'")
         chosen.extend(groups.get(part) or (parse_task(part),))
     return tuple(chosen)
 
