@@ -169,10 +169,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--eval-seed", type=int, default=100_000, help="first scene (default: 100000)")
     args = parser.parse_args(arguments)
     seeds = [int(seed) for seed in args.seeds.split(",")]
-    if args.cotrain:
-        cotrain = load_recipe(args.cotrain)
-    else:
-        cotrain = None if args.mode == "heads" else stored_cotraining(args.checkpoint)[0]
+    cotrain = load_recipe(args.cotrain) if args.cotrain else None
+    if cotrain is None and args.mode != "heads":
+        cotrain = stored_cotraining(args.checkpoint)[0]
     plan = AdaptPlan(
         args.checkpoint,
         MixtureEntry(f"local/{args.play.resolve().name}", root=str(args.play), in_memory=True),

@@ -1,6 +1,6 @@
 """What the documents say of the claims: a row a verdict, and tables of every success rate and comparison."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.result_rows import Record, Row, change, interval, rate, shown, table, words
@@ -23,7 +23,7 @@ def claim_tables(metrics: dict[str, Any]) -> list[str]:
     ]
     rest = list(_flat(metrics))
     metrics.clear()
-    tables = {
+    tables: dict[tuple[str, ...], Sequence[Sequence[str]]] = {
         ("Setting", "Success", "n, 95 % interval"): rates,
         ("Setting", "Times as often", "Difference, paired by scene", "Scenes"): changes,
         ("Quantity", "Value"): rest,

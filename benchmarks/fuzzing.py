@@ -11,8 +11,9 @@ import numpy as np
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+import lerobot_wam.serving.openpi as openpi
+import lerobot_wam.serving.protocol as protocol
 from lerobot_wam.embodiments.spec import EmbodimentSpec
-from lerobot_wam.serving import openpi, protocol
 
 DEEP: list[Any] = []
 for _ in range(400):

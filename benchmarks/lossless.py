@@ -44,7 +44,8 @@ def make_loop(device: str, seed: int, savings: Savings, case: str) -> Loop:
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator).to(device)
     if policy.config.image_codec == "clip":
         torch.manual_seed(seed)
-        policy.codecs.image = ClipImageCodec(CLIPVisionModel(CLIPVisionConfig(**CLIP, image_size=32, patch_size=8)))
+        vision = CLIPVisionConfig.from_dict(CLIP | {"image_size": 32, "patch_size": 8})
+        policy.codecs.image = ClipImageCodec(CLIPVisionModel(vision))
     policy.savings = savings
     chunks = policy.config.max_chunks + 1
     loop = Loop(policy.runtime, (SIZE, SIZE), policy.category, 1, seed, compared=chunks)
@@ -90,7 +91,7 @@ def compared(loop: Loop, every: Loop, plain: Loop, seed: int) -> dict[str, float
 
 
 def print_case(case: str, found: dict[str, dict[str, float]]) -> None:
-    rows = [(case, "ms a chunk", "p95", "all / this", "95 % interval", "reaction", "difference")]
+    rows: list[tuple[str, ...]] = [(case, "ms a chunk", "p95", "all / this", "95 % interval", "reaction", "difference")]
     for name, one in found.items():
         cells = [f"{one['chunk_ms_p50']:.3g}", f"{one['chunk_ms_p95']:.3g}", f"{one['all_over_this']:.2f}"]
         cells += [f"{one['low_95']:.2f} to {one['high_95']:.2f}", f"{one['reaction_all_over_this']:.2f}"]

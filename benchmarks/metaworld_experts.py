@@ -9,7 +9,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +66,7 @@ def speed(repetitions: int, native_repetitions: int) -> dict[str, float]:
 
     found = {"control_steps_per_s_without_images": rate(step, repetitions)}
     for size in (64, 128):
-        found[f"images_per_s_{size}px"] = rate(lambda size=size: env.world.image(size), repetitions)
+        found[f"images_per_s_{size}px"] = rate(partial(env.world.image, size), repetitions)
     env.close()
     native = MetaworldEnv(TIMED, obs_type="pixels_agent_pos")
     native.reset(seed=0)
@@ -82,7 +84,7 @@ def main(arguments: Sequence[str]) -> None:
         return expert.action() + recipe.noise * np.append(rng.normal(size=3), 0.0)
 
     held_out = {unseen for _, unseen in CONTRASTS}
-    tasks = {}
+    tasks: dict[str, dict[str, Any]] = {}
     for task in GROUPS["all"]:
         tasks[task.name] = {
             "instruction": task.instruction,

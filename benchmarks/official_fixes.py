@@ -148,6 +148,8 @@ def compare(policy: WAMPolicy, root: Path, cases: tuple[int, dict[str, Case]], c
         for name, dream in made.items():
             errors[name].append((dream.actions[: len(truth)] - truth).abs().mean().item())
             moved[name].append((dream.actions - reference.actions).abs().mean().item())
+            assert dream.latents is not None
+            assert reference.latents is not None
             away = (dream.latents - reference.latents).norm() / reference.latents.norm()
             distance[name].append(100 * away.item())
     return {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 import lerobot_wam.plugin  # noqa: F401  (registers the policy and the environment)
 from lerobot_wam.report.statistics import wilson_interval
@@ -88,7 +89,8 @@ def ratio(
         trainings = rng.integers(len(trials), size=(draws, len(trials)))
         return np.asarray(trials, float)[trainings[:, :, None], scenes[:, None]].mean(axis=(1, 2))
 
-    def over(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def over(a: ArrayLike, b: ArrayLike) -> np.ndarray:
+        a, b = np.asarray(a), np.asarray(b)
         return np.divide(a, b, out=np.where(a > 0, np.inf, 1.0), where=b > 0)
 
     low, high = np.quantile(over(rates(after), rates(before)), (0.025, 0.975), method="nearest")

@@ -232,10 +232,10 @@ def charts(found: Mapping[str, list[Episode]], shown: str = "object") -> str:
     if candidates:
         episode = min(candidates, key=lambda e: abs(e.steps - statistics.median(c.steps for c in candidates)))
         lines = [
-            Series("cube moved", *zip(*episode.surprises, strict=True)),
-            Series("undisturbed", *zip(*alone[episode.seed].surprises, strict=True)),
-            Series("threshold", [0, episode.steps], [1, 1], muted=True),
+            Series(name, [step for step, _ in seen], [surprise for _, surprise in seen])
+            for name, seen in (("cube moved", episode.surprises), ("undisturbed", alone[episode.seed].surprises))
         ]
+        lines.append(Series("threshold", [0, episode.steps], [1, 1], muted=True))
         drawn.append(line_chart("Surprise of one episode", lines, x_label="steps", marks=[episode.at]))
     return chart_grid(drawn, columns=2)
 

@@ -102,7 +102,7 @@ def _finding(gain: Mapping[str, Any] | None) -> Finding:
         "Video of other robots, without actions, lifts success on unseen tasks by more than 42 % relative.",
         f"Holds where the 95 % interval of the ratio of successes lies at {GOAL:g} or above; does not where it lies "
         "below.",
-        decided(gain and gain["ratio_95"], GOAL),
+        decided(gain["ratio_95"] if gain else None, GOAL),
         times(gain["ratio"]) if gain else "–",
         f"{times(*gain['ratio_95'])}, {points(*gain['change_95'])}" if gain else "cells are missing",
     )

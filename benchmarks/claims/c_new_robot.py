@@ -18,9 +18,10 @@ from benchmarks.claims.findings import Finding, Report, Verdict, all_of, decided
 from benchmarks.claims.prior import train_mixture
 from benchmarks.claims.runs import FIRST_SCENE
 from benchmarks.claims.scales import NANO, Scale
+from benchmarks.claims.summaries import success_interval
 from benchmarks.paired import rate
 from lerobot_wam.data.recipe import MixtureRecipe
-from lerobot_wam.report.charts import Interval, interval_chart
+from lerobot_wam.report.charts import interval_chart
 from lerobot_wam.report.page import NumberTable
 from lerobot_wam.sim.episodes import NAMED_PLAY, Recipe
 from lerobot_wam.training.adapt_plan import AdaptPlan
@@ -131,9 +132,8 @@ def _table(metrics: Mapping[str, Mapping[str, Any]]) -> NumberTable:
         interval_chart(
             f"{NEW_ARM}, {length.replace('_', ' ')} of play",
             [
-                Interval(kind.replace("_", " "), m["success_rate"], *m["success_wilson_95"], strong=kind == "adapted")
+                success_interval(kind, case[kind], strong=kind == "adapted")
                 for kind in ("heads_from_scratch", "adapted")
-                for m in [case[kind]]
             ],
         )
         for length, case in metrics.items()

@@ -23,8 +23,15 @@ from benchmarks.claims.text_features import TEXT_FEATURES, WORD_DIM, WORDS, Text
 from lerobot_wam.codecs.text import WordHashTextCodec
 from lerobot_wam.codecs.video import SpaceTimeDCTCodec
 
-VISION = CLIPVisionConfig(
-    image_size=64, patch_size=8, hidden_size=128, num_hidden_layers=3, num_attention_heads=4, intermediate_size=256
+VISION = CLIPVisionConfig.from_dict(
+    {
+        "image_size": 64,
+        "patch_size": 8,
+        "hidden_size": 128,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+    }
 )
 
 
@@ -32,7 +39,7 @@ class SmallVision(CLIPVisionModel):
     """A small CLIP vision transformer, at random."""
 
     @classmethod
-    def from_pretrained(cls, name: str) -> "SmallVision":
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> "SmallVision":
         """Build it, whatever its name."""
         return cls(VISION)
 

@@ -85,7 +85,7 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
                 f"{statement} ({most} against {least}).",
                 f"Holds where the 95 % interval of the paired difference lies at {points(GOAL)} or above; does not "
                 "where it lies below.",
-                decided(gain and gain[judged]["change_95"], GOAL),
+                decided(gain[judged]["change_95"] if gain else None, GOAL),
                 points(gain[judged]["change"]) if gain else "–",
                 points(*gain[judged]["change_95"]) if gain else "cells are missing",
             )

@@ -59,18 +59,17 @@ def success_table(
     """
     rows = sorted(dict.fromkeys(row for by in columns.values() for row in by), key=lambda row: row == strong)
     charts = [
-        interval_chart(
-            column,
-            [
-                Interval(words(row), by[row]["success_rate"], *by[row]["success_wilson_95"], strong=row == strong)
-                for row in rows
-                if row in by
-            ],
-        )
+        interval_chart(column, [success_interval(row, by[row], strong=row == strong) for row in rows if row in by])
         for column, by in columns.items()
     ]
     cells = {words(row): [percent(by[row]) if row in by else "" for by in columns.values()] for row in rows}
     return NumberTable(title, f"{text} Success with its 95 % Wilson interval.", list(columns), cells, charts, note)
+
+
+def success_interval(row: str, found: Mapping[str, Any], *, strong: bool) -> Interval:
+    """One row of a chart, of what `success` says of a condition."""
+    low, high = found["success_wilson_95"]
+    return Interval(words(row), found["success_rate"], low, high, strong=strong)
 
 
 def against_table(title: str, columns: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> NumberTable:

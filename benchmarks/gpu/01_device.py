@@ -4,6 +4,7 @@ The other scripts' fractions of the roofline are of these limits, which they mea
 """
 
 import importlib.util
+from functools import partial
 
 import torch
 
@@ -28,7 +29,7 @@ def main(words: list[str] | None = None) -> None:
         return {"tflop_per_s": roofline.flops / 1e12, "copy_tb_per_s": roofline.bandwidth / 1e12}
 
     for dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float32):
-        report.attempt(str(dtype).removeprefix("torch."), lambda dtype=dtype: limits(dtype))
+        report.attempt(str(dtype).removeprefix("torch."), partial(limits, dtype))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import argparse
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -219,7 +220,8 @@ class Bench:
     def climb(self, rung: Rung, speed: str, roofline: Callable[[], Roofline]) -> dict[str, Any]:
         """Measure one speed on one rung."""
         before = allocated(self.device)
-        model, more, lines = self.model(torch.bfloat16), {"passes": EAGER}, []
+        model, lines = self.model(torch.bfloat16), list[str]()
+        more: dict[str, Any] = {"passes": EAGER}
         compiled = rung.acceleration is not None and rung.acceleration.passes != "eager"
         if rung.acceleration is not None:
             tokens = (
@@ -272,12 +274,12 @@ def run(name: str, preset: str, description: str | None, words: list[str] | None
     # Sizes of a dry run are compiled by nobody: it would take longer than the run.
     with torch.compiler.set_stance("force_eager" if args.tiny else "default"):
         for speed in args.speeds:
-            report.attempt(f"float32, {speed}", lambda speed=speed: bench.refer(speed))
+            report.attempt(f"float32, {speed}", partial(bench.refer, speed))
         for rung in LADDER:
             eight_bits = rung.acceleration is not None and rung.acceleration.quantization == "fp8"
             dtype = torch.float8_e4m3fn if eight_bits else torch.bfloat16
             for speed in args.speeds:
                 report.attempt(
                     f"{rung.name}, {speed}",
-                    lambda rung=rung, speed=speed, dtype=dtype: bench.climb(rung, speed, lambda: roofline(dtype)),
+                    partial(bench.climb, rung, speed, partial(roofline, dtype)),
                 )
