@@ -77,7 +77,7 @@ class Scale:
     flags: tuple[str, ...] = ()
     prior_tasks: str = "seen:2,two_stage_seen:1"
     prior_episodes: int = 400
-    prior_steps: int = 6000
+    prior_steps: int = 2000
     held_out: int = 36
     video_minutes: float = 15.0
     play_minutes: tuple[float, ...] = (5.0, 10.0, 30.0)
