@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from benchmarks import common
 from benchmarks.claims.a_generalisation import CLAIMANT
 from benchmarks.claims.cells import Cell, missing, records
 from benchmarks.claims.data import held_out
-from benchmarks.claims.findings import Report
+from benchmarks.claims.findings import Report, Verdict
 from benchmarks.claims.prior import dreams, prior_folder
 from benchmarks.claims.scales import NANO, Scale
 from benchmarks.claims.training import last_checkpoint
@@ -55,9 +55,7 @@ def write(scale: Scale, claims: Mapping[str, str]) -> Path:
         title=f"The claims of World Action Models, at {scale.name} scale",
         lead="Each claim of the paper, tested by a rule that was fixed beforehand on a tabletop with four simulated "
         "arms. Whatever comes out is published: a claim that does not hold at this size is a finding.",
-        headlines=[
-            Headline(str(verdicts.count(verdict)), verdict) for verdict in ("holds", "does not hold", "undecided")
-        ],
+        headlines=[Headline(str(verdicts.count(verdict)), verdict) for verdict in get_args(Verdict)],
         findings=findings,
         tables=tables,
         dreams=_dreams(scale),
