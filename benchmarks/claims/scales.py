@@ -42,6 +42,7 @@ class Scale:
         arm_episodes: Of each of the three arms that claim C begins with.
         arm_steps: Optimizer steps of the policy that knows these three.
         adapt_steps: Optimizer steps of an adaptation, at most.
+        again: Whether everything is done once more, from nothing.
     """
 
     name: str
@@ -84,11 +85,12 @@ class Scale:
     arm_episodes: int = 400
     arm_steps: int = 1500
     adapt_steps: int = 600
+    again: bool = False
 
     @property
     def outputs(self) -> Path:
         """Where recordings, policies and trials are kept."""
-        return OUTPUTS / self.name
+        return OUTPUTS / (f"{self.name}_again" if self.again else self.name)
 
 
 def size(dim: int, layers: int, head: int = 32) -> tuple[str, ...]:

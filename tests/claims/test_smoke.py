@@ -11,7 +11,7 @@ import pytest
 from lerobot_commands import in_process
 
 from benchmarks import common
-from benchmarks.claims import a_generalisation, b_video, c_new_robot, page, prior, scales, scaling
+from benchmarks.claims import a_generalisation, b_video, c_new_robot, page, prior, repeat, scales, scaling
 from benchmarks.claims.cells import chosen, result_file, run
 from benchmarks.claims.runs import FIRST_SCENE
 from benchmarks.claims.scales import SMOKE
@@ -93,6 +93,18 @@ def test_a_cell_measured_again_and_interrupted_gives_the_same_numbers(smoke: Pat
     monkeypatch.setattr(WAMPolicy, "update", lambda policy: done.append(policy.config.steps_done) or update(policy))
     assert measured(a_generalisation, OURS) == before
     assert done == [*range(30), *range(20, 40)]  # a checkpoint is saved in the middle
+
+
+def test_a_cell_is_repeated_from_nothing(smoke: Path):
+    metrics = measured(repeat, ACT)
+    assert metrics["different"] == {}
+    first = json.loads((smoke / f"results/claims/smoke/a/{ACT}.json").read_text())["metrics"]
+    assert metrics["values"] == len(first) - 1 + sum(len(found) for found in first["conditions"].values())
+    (finding,) = repeat.report(SMOKE, {ACT: {"metrics": metrics}}).findings
+    assert finding.verdict == "holds"
+    changed = {"metrics": metrics | {"different": {"steps": [1, 2]}}}
+    (finding,) = repeat.report(SMOKE, {ACT: changed}).findings
+    assert finding.verdict == "does not hold"
 
 
 def test_claim_b_learns_from_video_of_other_arms(smoke: Path):

@@ -1,0 +1,85 @@
+"""Repeats: cells of claim A, recorded, trained and tried a second time from nothing, give the same numbers.
+
+Those that do not start from the prior, for that would have to be trained again too.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from benchmarks.claims import a_generalisation
+from benchmarks.claims.cells import Cell, chosen, result_file, run
+from benchmarks.claims.contestants import CONTESTANTS
+from benchmarks.claims.findings import Finding, Report, Verdict, all_of
+from benchmarks.claims.scales import NANO, Scale
+from lerobot_wam.report.page import NumberTable
+
+TITLE = "Repeats · A cell once more, from nothing"
+REPEATED = 2
+
+
+def cells(scale: Scale) -> list[Cell]:
+    """One for each of the first contestants that start from random weights."""
+    budget = next(iter(scale.budgets))
+    started = [who for who in scale.contestants if not CONTESTANTS[who].starts_from_prior][:REPEATED]
+    names = [a_generalisation.cell_name(who, NANO, scale.budgets[budget][0], budget, scale.seeds[0]) for who in started]
+    return [Cell("repeat", name, scale.seeds[0], partial(_measured, scale, name)) for name in names]
+
+
+def _measured(scale: Scale, name: str) -> dict[str, Any]:
+    (first,) = chosen(a_generalisation.cells(scale), name)
+    (second,) = chosen(a_generalisation.cells(replace(scale, again=True)), name)
+    run(scale, [first])
+    published = json.loads(result_file(scale, first).read_text(encoding="utf-8"))
+    before, after = (dict(_values(metrics)) for metrics in (published["metrics"], second.measure()))
+    places = sorted(before.keys() | after.keys())
+    return {
+        "first": {key: published[key] for key in ("date", "commit", "machine")},
+        "values": len(places),
+        "different": {
+            place: [before.get(place), after.get(place)]
+            for place in places
+            if place not in before or place not in after or before[place] != after[place]
+        },
+    }
+
+
+def _values(metrics: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    """Where in nested mappings a value stands, and the value as a file holds it."""
+    for name, inner in metrics.items():
+        where = f"{place}/{name}" if place else name
+        if isinstance(inner, Mapping):
+            yield from _values(inner, where)
+        else:
+            yield where, json.loads(json.dumps(inner))
+
+
+def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
+    """Whether any value differs."""
+    found = {name: record["metrics"] for name, record in records.items()}
+    verdicts: list[Verdict] = ["does not hold" if metrics["different"] else "holds" for metrics in found.values()]
+    if len(found) < len(cells(scale)):
+        verdicts.append("undecided")
+    values = sum(metrics["values"] for metrics in found.values())
+    different = sum(len(metrics["different"]) for metrics in found.values())
+    finding = Finding(
+        "A cell that is measured once more, from nothing, gives the same numbers.",
+        "Holds where every value is the same to the last digit, success in each scene among them.",
+        all_of(verdicts),
+        f"{values - different} of {values} values the same" if found else "–",
+        f"{len(found)} cells" if found else "cells are missing",
+    )
+    rows = {
+        name: [
+            str(metrics["values"]),
+            str(len(metrics["different"])),
+            f"{metrics['first']['date'][:10]}, {metrics['first']['commit']}",
+        ]
+        for name, metrics in found.items()
+    }
+    table = NumberTable(
+        "Measured again", "Recorded, trained and tried in an empty folder.", ("values", "different", "first"), rows
+    )
+    return Report([finding], [table] if rows else [], found)
