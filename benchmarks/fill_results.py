@@ -100,6 +100,7 @@ FILES = {
             ("d", "Claim D: one denoising step in place of many", 2),
             ("scaling", "Scaling: size and diversity", 3),
             ("counterfactual", "Does the dream follow the action?", 2),
+            ("mechanism", "Mechanism: what the parts are worth", 2),
             ("repeat", "Repeats: cells measured twice", 1),
         )
     },

@@ -1,8 +1,9 @@
 """The paper's claims at a size anyone can run: `python -m benchmarks.claims CLAIM --scale=cpu`.
 
 CLAIM is `prior` (the video model that ours starts from), `a` (unseen tasks and scenes), `b` (video of other robots),
-`c` (a new robot from play), `d` (one denoising step), `counterfactual` (dreams of given actions), `scaling`, `repeat`
-(cells measured twice), or `page`, which draws up what has been measured so far.
+`c` (a new robot from play), `d` (one denoising step), `counterfactual` (dreams of given actions), `scaling`,
+`mechanism` (ours without one part after the other), `repeat` (cells measured twice), or `page`, which draws up what has
+been measured so far.
 """
 
 import argparse
@@ -21,6 +22,7 @@ CLAIMS = {
     "d": "d_flash",
     "counterfactual": "counterfactual",
     "scaling": "scaling",
+    "mechanism": "mechanism",
     "repeat": "repeat",
 }
 """Key on the command line -> module, which has

@@ -20,6 +20,12 @@ from lerobot_wam.data.recipe import MixtureEntry
 
 FIRST_SCENE = 100_000
 """All contestants are tried on scenes 100000, 100001, ... of a condition."""
+VARIANTS = {
+    "independent_noise": ("--policy.noise_mode=independent",),
+    # Not 0, for that would remove the head that the prior's weights have.
+    "no_cloning": ("--policy.auxiliary_bc_weight=1e-9",),
+}
+"""Ours otherwise than it is: flags of its training."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Run:
         tasks: What is demonstrated; None takes the scale's seen tasks.
         looks: Of the demonstrations' scenes; None takes the scale's.
         video: Name of the `videos` that are trained on besides.
+        variant: A key of `VARIANTS`; only ours has them.
     """
 
     contestant: str
@@ -45,12 +52,13 @@ class Run:
     tasks: str | None = None
     looks: str | None = None
     video: str = "no_video"
+    variant: str | None = None
 
     @property
     def name(self) -> str:
         """All of it but the seed and the prior."""
         parts = [f"{self.contestant}_{self.size}", f"{self.labels}_labels", f"{self.steps}_steps"]
-        parts += [part.replace(",", "_") for part in (self.tasks, self.looks) if part]
+        parts += [part.replace(",", "_") for part in (self.tasks, self.looks, self.variant) if part]
         return "-".join([*parts, self.video])
 
 
@@ -88,7 +96,7 @@ def trained(scale: Scale, run: Run, videos: Sequence[MixtureEntry] = ()) -> Path
         device=scale.device,
         prior=trained_prior(scale, run.size) if contestant.starts_from_prior else None,
         video=videos,
-        flags=(*scale.flags, *scale.sizes[run.size]) if ours(run.contestant) else (),
+        flags=_flags(scale, run) if ours(run.contestant) else (),
     )
 
 
@@ -128,6 +136,10 @@ def conditions(scale: Scale) -> tuple[Condition, ...]:
         Condition("unseen_tasks", scale.unseen, scale.looks, ARM),
         Condition("unseen_scenes", scale.seen, "unseen", ARM),
     )
+
+
+def _flags(scale: Scale, run: Run) -> tuple[str, ...]:
+    return (*scale.flags, *scale.sizes[run.size], *(VARIANTS[run.variant] if run.variant else ()))
 
 
 def _folder(scale: Scale, kind: str, run: Run) -> Path:

@@ -11,7 +11,7 @@ import pytest
 from lerobot_commands import in_process
 
 from benchmarks import common
-from benchmarks.claims import a_generalisation, b_video, c_new_robot, page, prior, repeat, scales, scaling
+from benchmarks.claims import a_generalisation, b_video, c_new_robot, mechanism, page, prior, repeat, scales, scaling
 from benchmarks.claims.cells import chosen, result_file, run
 from benchmarks.claims.runs import FIRST_SCENE
 from benchmarks.claims.scales import SMOKE
@@ -136,6 +136,16 @@ def test_scaling_trains_a_smaller_network(smoke: Path):
         (smoke / "outputs/smoke/policies").glob("ours_scratch_32x1-*/seed_0/training/checkpoints/last/*/config.json")
     )
     assert json.loads(config.read_text())["dim"] == 32
+
+
+def test_the_mechanism_names_what_goes_wrong_in_unseen_tasks(smoke: Path):
+    metrics = measured(mechanism, "no_cloning-seed_0")
+    ends, unseen = metrics["endings_of_unseen_tasks"], metrics["conditions"]["unseen_tasks"]
+    assert sum(ends.values()) == SMOKE.episodes
+    assert ends["success"] == unseen["successes"]
+    run = "ours_prior_nano-40_labels-40_steps-no_cloning-no_video-nano-20_steps"
+    trained = smoke / f"outputs/smoke/policies/{run}/seed_0/training/checkpoints/last/pretrained_model"
+    assert json.loads((trained / "config.json").read_text())["auxiliary_bc_weight"] == 1e-9
 
 
 def test_the_page_shows_dreams_of_the_prior_and_of_a_policy(smoke: Path):
