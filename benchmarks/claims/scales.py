@@ -84,7 +84,7 @@ class Scale:
     play_minutes: tuple[float, ...] = (5.0, 10.0, 30.0)
     arm_episodes: int = 400
     arm_steps: int = 1500
-    adapt_steps: int = 600
+    adapt_steps: int = 1200
     again: bool = False
 
     @property
