@@ -156,8 +156,8 @@ def _findings(scale: Scale, budget: str, found: Mapping[int, Mapping[str, Any]])
                 f"{condition.replace('_', ' ').capitalize()}, {budget} budget: ours from the prior succeeds at least "
                 "twice as often as every action-only policy.",
                 f"Holds where, after {' or '.join(map(str, deciding))} demonstrations of each task, the 95 % "
-                f"interval of the ratio to each of {', '.join(rivals)} lies at {GOAL:g} or above; does not where, "
-                "after each of these, one interval lies below.",
+                f"interval of the ratio to each ({'; '.join(CONTESTANTS[who].label for who in rivals)}) lies at "
+                f"{GOAL:g} or above; does not where, after each of these, one interval lies below.",
                 any_of(verdict(labels, condition, "ratio_95", GOAL) for labels in deciding),
                 value,
                 note,

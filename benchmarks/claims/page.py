@@ -102,7 +102,8 @@ def _claim_command(scale: Scale, claim: str) -> str:
 def _source(record: Mapping[str, Any]) -> str:
     """Where a claim's numbers come from."""
     return (
-        f"{record['metrics']['cells']} cells by {record['command']}; newest {record['date'][:10]}, {record['commit']}."
+        f"{record['command']}, cells: {record['metrics']['cells']}, the newest of {record['date'][:10]}, "
+        f"{record['commit']}."
     )
 
 

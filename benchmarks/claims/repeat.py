@@ -69,7 +69,7 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
         "Holds where every value is the same to the last digit, success in each scene among them.",
         all_of(verdicts),
         f"{values - different} of {values} values the same" if found else "–",
-        f"{len(found)} cells" if found else "cells are missing",
+        f"cells: {len(found)}" if found else "cells are missing",
     )
     rows = {
         name: [

@@ -15,6 +15,7 @@ from benchmarks.claims.findings import Finding, Report, decided, points
 from benchmarks.claims.runs import Run, conditions, measured, steps
 from benchmarks.claims.scales import Scale
 from benchmarks.claims.summaries import against, group, success, success_table
+from benchmarks.result_rows import words
 from lerobot_wam.sim.tasks import select_tasks
 
 TITLE = "Scaling · Size and diversity"
@@ -82,7 +83,7 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
             gain = against(groups[least], groups[most])
         findings.append(
             Finding(
-                f"{statement} ({most} against {least}).",
+                f"{statement} ({words(most)} against {words(least)}).",
                 f"Holds where the 95 % interval of the paired difference lies at {points(GOAL)} or above; does not "
                 "where it lies below.",
                 decided(gain[judged]["change_95"] if gain else None, GOAL),
