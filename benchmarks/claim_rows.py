@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.result_rows import Record, Row, change, interval, rate, shown, table, words
+from benchmarks.result_rows import Record, Row, change, interval, leaves, rate, shown, table, words
 
 
 def claim_rows(where: str, record: Record) -> list[Row]:
@@ -21,7 +21,7 @@ def claim_tables(metrics: dict[str, Any]) -> list[str]:
     changes = [
         (place, _times(found), change(found), str(found["scenes"])) for place, found in _taken(metrics, "ratio_95")
     ]
-    rest = list(_flat(metrics))
+    rest = [(", ".join(map(words, place)), shown(value)) for place, value in leaves(metrics)]
     metrics.clear()
     tables: dict[tuple[str, ...], Sequence[Sequence[str]]] = {
         ("Setting", "Success", "n, 95 % interval"): rates,
@@ -29,15 +29,6 @@ def claim_tables(metrics: dict[str, Any]) -> list[str]:
         ("Quantity", "Value"): rest,
     }
     return [table(header, rows) for header, rows in tables.items() if rows]
-
-
-def _flat(found: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, str]]:
-    for name, inner in found.items():
-        where = f"{place}, {words(name)}" if place else words(name)
-        if isinstance(inner, Mapping):
-            yield from _flat(inner, where)
-        else:
-            yield where, shown(inner)
 
 
 def _taken(found: dict[str, Any], key: str, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,6 +1,6 @@
 """What the documents say of a result file: rows for summaries, tables for docs/results.md, words and numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lerobot_wam.report.statistics import wilson_interval
@@ -300,6 +300,15 @@ def interval(outcome: Mapping[str, int]) -> str:
 def change(found: Mapping[str, Any], prefix: str = "") -> str:
     low, high = found[f"{prefix}change_95"]
     return f"{100 * found[f'{prefix}change']:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f}"
+
+
+def leaves(found: Mapping[str, Any], *place: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Where in nested mappings each value stands, and the value."""
+    for name, inner in found.items():
+        if isinstance(inner, Mapping):
+            yield from leaves(inner, *place, name)
+        else:
+            yield (*place, name), inner
 
 
 def words(name: str) -> str:

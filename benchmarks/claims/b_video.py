@@ -16,7 +16,7 @@ from benchmarks.claims.data import video as video_of
 from benchmarks.claims.findings import Finding, Report, decided, points, times
 from benchmarks.claims.runs import Run, conditions, measured, steps
 from benchmarks.claims.scales import Scale
-from benchmarks.claims.summaries import against, against_table, group, success, success_table
+from benchmarks.claims.summaries import against, against_table, by_condition, group, success, success_table
 from lerobot_wam.data.recipe import MixtureEntry
 from lerobot_wam.sim.episodes import Recipe
 
@@ -79,19 +79,16 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     }
     complete = all(len(groups.get(video, ())) == len(scale.seeds) for video in (UNSEEN, WITHOUT))
 
-    def columns(found: Mapping[str, Any]) -> dict[str, Any]:
-        return {c.replace("_", " "): {row: by[c] for row, by in found.items()} for c in ("seen", "unseen_tasks")}
-
     return Report(
         [_finding(gains[f"{UNSEEN} against {WITHOUT}"]["unseen_tasks"] if complete else None)],
         [
             success_table(
                 "Success with and without video of other robots",
                 f"{scale.few} demonstrations of each seen task; {scale.video_minutes:g} simulated minutes of video.",
-                columns(successes),
+                by_condition(successes),
                 UNSEEN,
             ),
-            *([against_table("What the video changes", columns(gains))] if gains else []),
+            *([against_table("What the video changes", by_condition(gains))] if gains else []),
         ],
         {"success": successes, "against": gains},
     )

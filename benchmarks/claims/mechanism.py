@@ -14,7 +14,7 @@ from benchmarks.claims.findings import Finding, Report, decided, points
 from benchmarks.claims.mistakes import ENDINGS, endings
 from benchmarks.claims.runs import FIRST_SCENE, Run, conditions, measured, steps, trained
 from benchmarks.claims.scales import Scale
-from benchmarks.claims.summaries import against, against_table, group, success, success_table
+from benchmarks.claims.summaries import against, against_table, by_condition, group, success, success_table
 from benchmarks.result_rows import words
 from lerobot_wam.report.page import NumberTable
 
@@ -28,7 +28,7 @@ PARTS = {
     "no_cloning": "the behaviour-cloning loss",
 }
 """Variant -> what it lacks."""
-SAME = 0.05
+WORTH = 0.05
 """Success on seen tasks that a part has to be worth, to count."""
 
 
@@ -94,8 +94,8 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     if not groups:
         return Report(findings)
     tables = [
-        success_table("Success without one part", "As many steps for all.", _columns(successes), WHOLE, _lacks()),
-        against_table("The whole against each", _columns(gains)),
+        success_table("Success without one part", "As many steps for all.", by_condition(successes), WHOLE, _lacks()),
+        against_table("The whole against each", by_condition(gains)),
         NumberTable(
             "How episodes of unseen tasks end",
             f"Which cube the arm goes to, and which way it pushes it; {scale.episodes} episodes a training.",
@@ -110,17 +110,12 @@ def _finding(part: str, gain: Mapping[str, Any] | None) -> Finding:
     seen = gain["seen"] if gain else None
     return Finding(
         f"{part[0].upper()}{part[1:]}: success on seen tasks owes to it.",
-        f"Holds where the 95 % interval of the paired difference lies at {points(SAME)} or above; does not where it "
+        f"Holds where the 95 % interval of the paired difference lies at {points(WORTH)} or above; does not where it "
         "lies below.",
-        decided(seen["change_95"] if seen else None, SAME),
+        decided(seen["change_95"] if seen else None, WORTH),
         points(seen["change"]) if seen else "–",
         points(*seen["change_95"]) if seen else "cells are missing",
     )
-
-
-def _columns(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    names = list(dict.fromkeys(condition for cases in found.values() for condition in cases))
-    return {words(name): {variant: cases[name] for variant, cases in found.items()} for name in names}
 
 
 def _lacks() -> str:

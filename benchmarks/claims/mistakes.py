@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.claims.contestants import Condition, evaluate
 from lerobot_wam.sim.env import TabletopEnv
-from lerobot_wam.sim.tasks import DIRECTIONS
+from lerobot_wam.sim.tasks import DIRECTIONS, STAY_TOLERANCE
 from lerobot_wam.training.loop import swapped
 
 SUCCESS, OTHER_WAY, NAMED_CUBE, OTHER_CUBE, NO_CUBE = ENDINGS = (
@@ -23,8 +23,6 @@ SUCCESS, OTHER_WAY, NAMED_CUBE, OTHER_CUBE, NO_CUBE = ENDINGS = (
     "at another cube",
     "at no cube",
 )
-MOVED = 0.015
-"""How far a cube lies from its start if it was moved (m): what the judge allows other cubes."""
 NEAR = 0.06
 """How far the tool tip comes from a cube's centre if it was at the cube (m)."""
 
@@ -83,7 +81,7 @@ def ending(env: TabletopEnv, start: np.ndarray, closest: np.ndarray) -> str:
     (stage,) = env.judge.task.stages
     shift = (env.world.cubes - start)[:, :2]
     moved = np.linalg.norm(shift, axis=1)
-    if moved.max() <= MOVED:
+    if moved.max() <= STAY_TOLERANCE:
         return NO_CUBE if closest.min() > NEAR else NAMED_CUBE if closest.argmin() == stage.cube else OTHER_CUBE
     if moved.argmax() != stage.cube:
         return OTHER_CUBE

@@ -4,16 +4,17 @@ Those that do not start from the prior, for that would have to be trained again 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from benchmarks.claims import a_generalisation
-from benchmarks.claims.cells import Cell, chosen, result_file, run
+from benchmarks.claims.cells import Cell, chosen, records, run
 from benchmarks.claims.contestants import CONTESTANTS
 from benchmarks.claims.findings import Finding, Report, Verdict, all_of
 from benchmarks.claims.scales import NANO, Scale
+from benchmarks.result_rows import leaves
 from lerobot_wam.report.page import NumberTable
 
 TITLE = "Repeats · A cell once more, from nothing"
@@ -32,8 +33,9 @@ def _measured(scale: Scale, name: str) -> dict[str, Any]:
     (first,) = chosen(a_generalisation.cells(scale), name)
     (second,) = chosen(a_generalisation.cells(replace(scale, again=True)), name)
     run(scale, [first])
-    published = json.loads(result_file(scale, first).read_text(encoding="utf-8"))
-    before, after = (dict(_values(metrics)) for metrics in (published["metrics"], second.measure()))
+    published = records(scale, [first])[name]
+    again = json.loads(json.dumps(second.measure()))  # as a file holds it
+    before, after = ({"/".join(place): value for place, value in leaves(m)} for m in (published["metrics"], again))
     places = sorted(before.keys() | after.keys())
     return {
         "first": {key: published[key] for key in ("date", "commit", "machine")},
@@ -44,16 +46,6 @@ def _measured(scale: Scale, name: str) -> dict[str, Any]:
             if place not in before or place not in after or before[place] != after[place]
         },
     }
-
-
-def _values(metrics: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
-    """Where in nested mappings a value stands, and the value as a file holds it."""
-    for name, inner in metrics.items():
-        where = f"{place}/{name}" if place else name
-        if isinstance(inner, Mapping):
-            yield from _values(inner, where)
-        else:
-            yield where, json.loads(json.dumps(inner))
 
 
 def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:

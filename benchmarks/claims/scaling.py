@@ -14,7 +14,7 @@ from benchmarks.claims.cells import Cell
 from benchmarks.claims.findings import Finding, Report, decided, points
 from benchmarks.claims.runs import Run, conditions, measured, steps
 from benchmarks.claims.scales import Scale
-from benchmarks.claims.summaries import against, group, success, success_table
+from benchmarks.claims.summaries import against, by_condition, group, success, success_table
 from benchmarks.result_rows import words
 from lerobot_wam.sim.tasks import select_tasks
 
@@ -94,9 +94,7 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
         if groups:
             successes = {name: success(found) for name, found in groups.items()}
             metrics[question] = {"success": successes} | ({"most_against_least": gain} if gain else {})
-            columns = {
-                condition.name.replace("_", " "): {name: found[condition.name] for name, found in successes.items()}
-                for condition in conditions(scale)
-            }
-            tables.append(success_table(f"Success against {question}", "From least to most.", columns, most))
+            tables.append(
+                success_table(f"Success against {question}", "From least to most.", by_condition(successes), most)
+            )
     return Report(findings, tables, metrics)

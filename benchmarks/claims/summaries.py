@@ -40,6 +40,12 @@ def against(before: Group, after: Group) -> dict[str, Any]:
     return found
 
 
+def by_condition(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Columns of a table: a condition, for people -> setting -> what `success` or `against` says of it."""
+    conditions = dict.fromkeys(condition for cases in found.values() for condition in cases)
+    return {words(c): {setting: cases[c] for setting, cases in found.items()} for c in conditions}
+
+
 def _trials(found: Group, condition: str) -> list[list[bool]]:
     """Success of each training in each scene of a condition."""
     return [[digit == "1" for digit in r["metrics"]["conditions"][condition]["outcomes"]] for r in found]
