@@ -13,9 +13,10 @@ help:
 demo: $(READY)
 	$(BIN)/lerobot-wam demo $(ARGS)
 
-# One thread: on a few shared cores two OpenMP pools cost ten times the time of one.
+# One thread a process: on a few shared cores two OpenMP pools cost ten times the time of one. The tests of a file stay
+# together, for they share what is slow to make; each process needs about 2 GB.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)

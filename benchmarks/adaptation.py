@@ -28,7 +28,7 @@ import torch
 from lerobot.configs import PreTrainedConfig
 
 from benchmarks.common import command_line, write_result
-from benchmarks.paired import by_scene, compared, evaluate, rate
+from benchmarks.paired import by_scene, compared, digits, evaluate, rate
 from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.data.recipe import MixtureEntry, load_recipe
 from lerobot_wam.model.world_action_model import WorldActionModel
@@ -92,12 +92,26 @@ def errors(result: Adaptation) -> dict[str, Any]:
 
 
 def measure(
-    plans: Sequence[AdaptPlan], arm: str, seen_arms: Sequence[str], episodes: int, eval_seed: int
+    plans: Sequence[AdaptPlan],
+    arm: str,
+    seen_arms: Sequence[str],
+    episodes: int,
+    eval_seed: int,
+    seen_episodes: int | None = None,
 ) -> dict[str, Any]:
-    """All stages of every plan, in its folder; the plans differ in seed and folder."""
+    """Go through all stages of every plan, in its folder.
+
+    Args:
+        plans: Alike but for seed and folder.
+        arm: The new arm.
+        seen_arms: Those that the checkpoint knows.
+        episodes: On the new arm.
+        eval_seed: The first scene.
+        seen_episodes: On each seen arm; None shares `episodes` among them.
+    """
     new: dict[str, list[list[bool]]] = {"adapted": [], "heads_from_scratch": []}
     seen: dict[str, dict[str, list[list[bool]]]] = {known: {"before": [], "after": []} for known in seen_arms}
-    share = math.ceil(episodes / len(seen_arms))
+    share = seen_episodes or math.ceil(episodes / len(seen_arms))
     by_seed: dict[str, Any] = {}
     for plan in plans:
         adapted = replace(plan, folder=plan.folder / "adapted")
@@ -110,13 +124,15 @@ def measure(
             found = errors(adapt(what))
             evaluation = plan.folder / "evaluation" / f"{name}_{arm}"
             new[name].append(evaluate(what.folder / "policy", arm, episodes, eval_seed, evaluation))
-            own[name] = found | rate(new[name][-1])
+            own[name] = found | rate(new[name][-1]) | {"outcomes": digits(new[name][-1])}
         before = plan.folder.parent / "before"  # no seed changes it
         for known, trials in seen.items():
             trials["before"].append(evaluate(plan.checkpoint, known, share, eval_seed, before / known))
             after = plan.folder / "evaluation" / f"after_{known}"
             trials["after"].append(evaluate(adapted.folder / "policy", known, share, eval_seed, after))
-            own[known] = {name: rate(outcomes[-1]) for name, outcomes in trials.items()}
+            own[known] = {
+                name: rate(outcomes[-1]) | {"outcomes": digits(outcomes[-1])} for name, outcomes in trials.items()
+            }
     scenes = {name: [by_scene(trials[name]) for trials in seen.values()] for name in ("before", "after")}
     return {
         "arm": arm,

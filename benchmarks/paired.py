@@ -47,6 +47,11 @@ def tried(policy: Path, folder: Path, flags: Sequence[str]) -> dict[str, Any]:
     return json.loads(result.read_text())["per_task"][0]["metrics"]
 
 
+def digits(successes: Sequence[bool]) -> str:
+    """One digit a scene, in their order, 1 for a success."""
+    return "".join(str(int(success)) for success in successes)
+
+
 def rate(successes: Sequence[bool]) -> dict[str, Any]:
     """Success with its Wilson interval."""
     return {

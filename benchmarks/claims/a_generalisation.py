@@ -17,6 +17,7 @@ from benchmarks.claims.findings import Finding, Report, Verdict, all_of, any_of,
 from benchmarks.claims.runs import Run, conditions, measured, ours, steps
 from benchmarks.claims.scales import NANO, Scale
 from benchmarks.claims.summaries import Group, against, against_table, group, success, success_table
+from benchmarks.claims.video_map import map_table, video_map
 from benchmarks.result_rows import words
 from lerobot_wam.report.page import NumberTable
 
@@ -65,7 +66,7 @@ def _measured(scale: Scale, budget: str, run: Run) -> dict[str, Any]:
 
 
 def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
-    """Success of all, ours from the prior against each, and what that says."""
+    """Success of all, ours from the prior against each, where video helps, and what that says."""
     findings: list[Finding] = []
     tables: list[NumberTable] = []
     metrics: dict[str, Any] = {}
@@ -85,9 +86,10 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
             for labels, by in groups.items()
             if CLAIMANT in by
         }
+        maps = {labels: video_map(by) for labels, by in groups.items()}
         metrics[budget] = {
             name: {f"{labels}_labels": by for labels, by in found.items() if by}
-            for name, found in (("success", successes), ("ours_prior_against", against_each))
+            for name, found in (("success", successes), ("ours_prior_against", against_each), ("video", maps))
         }
         if any(groups.values()):
             tables += [
@@ -99,6 +101,7 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
                     " ".join(f"{words(who).capitalize()}: {CONTESTANTS[who].how}." for who in scale.contestants),
                 ),
                 against_table(f"Ours from the prior against each ({budget} budget)", _columns(against_each)),
+                *([map_table(_columns(maps), budget)] if any(maps.values()) else []),
             ]
         whole = {
             labels: {who: cases for who, cases in by.items() if _whole(scale, groups[labels], who)}

@@ -74,7 +74,7 @@ def _measured(scale: Scale, length: float, seed: int) -> dict[str, Any]:
         flags=("--num_workers=0",),
     )
     return {"minutes_of_play": minutes(root, episodes)} | measure(
-        [plan], NEW_ARM, KNOWN_ARMS, scale.episodes, FIRST_SCENE
+        [plan], NEW_ARM, KNOWN_ARMS, scale.episodes, FIRST_SCENE, scale.episodes
     )
 
 

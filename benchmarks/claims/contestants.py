@@ -198,6 +198,7 @@ CONTESTANTS = {
                 "n_obs_steps=1",  # like the others; with 2, a horizon of 8 would hold 7 actions to execute
                 f"horizon={CHUNK}",
                 f"n_action_steps={CHUNK}",
+                "drop_n_last_frames=0",  # LeRobot's 7 fit its own horizon; here they would hide half of each episode
                 "down_dims=[32,64,144]",
                 "noise_scheduler_type=DDIM",
                 "num_inference_steps=10",

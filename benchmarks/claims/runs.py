@@ -15,7 +15,7 @@ from benchmarks.claims.contestants import CONTESTANTS, Condition, Data, evaluate
 from benchmarks.claims.data import ARM, demonstrations
 from benchmarks.claims.prior import prior_folder, trained_prior
 from benchmarks.claims.scales import NANO, Scale
-from benchmarks.paired import rate
+from benchmarks.paired import digits, rate
 from lerobot_wam.data.recipe import MixtureEntry
 
 FIRST_SCENE = 100_000
@@ -103,10 +103,7 @@ def trained(scale: Scale, run: Run, videos: Sequence[MixtureEntry] = ()) -> Path
 def measured(
     scale: Scale, run: Run, conditions: Sequence[Condition], videos: Sequence[MixtureEntry] = ()
 ) -> dict[str, Any]:
-    """Train a run and try it; what a cell's file holds of it.
-
-    `outcomes` has one digit a scene, in their order, 1 for a success.
-    """
+    """Train a run and try it; what a cell's file holds of it, with `outcomes` as `paired.digits`."""
     policy = trained(scale, run, videos)
     found = {}
     for condition in conditions:
@@ -116,7 +113,7 @@ def measured(
         )
         found[condition.name] = rate(trials.successes) | {
             "progress": statistics.fmean(trials.progress),
-            "outcomes": "".join(str(int(success)) for success in trials.successes),
+            "outcomes": digits(trials.successes),
         }
     return {
         "contestant": run.contestant,

@@ -88,6 +88,7 @@ class WAMConfig(PreTrainedConfig):
         noise_beta_alpha: alpha of Beta(alpha, 1) in "decoupled" and "high_noise".
         action_levels: In "decoupled", one noise level per "chunk" (paper) or per action "step" (official code).
         pure_noise_probability: Chance that a chunk is trained from pure noise.
+        given_probability: In "independent", chance that a chunk is given its actions or its video clean.
         timestep_weighting: Use the official bell-shaped loss weights.
         first_frame_loss: Denoise frame 0 too, as the official code does.
         loss_averaging: "sample" (batch-correct) or "official".
@@ -202,6 +203,7 @@ class WAMConfig(PreTrainedConfig):
     noise_beta_alpha: float = _from_preset()
     action_levels: Literal["chunk", "step"] = _from_preset()
     pure_noise_probability: float = _from_preset()
+    given_probability: float = 0.0
     timestep_weighting: bool = _from_preset()
     first_frame_loss: bool = _from_preset()
     loss_averaging: Literal["sample", "official"] = _from_preset()

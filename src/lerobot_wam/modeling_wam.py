@@ -111,6 +111,7 @@ class WAMPolicy(PreTrainedPolicy):
                 beta_alpha=config.noise_beta_alpha,
                 action_level_per_chunk=config.action_levels == "chunk",
                 pure_noise_probability=config.pure_noise_probability,
+                given_probability=config.given_probability,
             ),
             timestep_weighting=config.timestep_weighting,
             first_frame_loss=config.first_frame_loss,

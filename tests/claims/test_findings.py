@@ -14,6 +14,7 @@ from benchmarks.claims import a_generalisation, b_video, c_new_robot, page, scal
 from benchmarks.claims.findings import all_of, any_of, decided
 from benchmarks.claims.scales import CPU
 from benchmarks.claims.summaries import against, success
+from benchmarks.claims.video_map import effect
 from benchmarks.paired import rate, ratio
 
 
@@ -132,6 +133,30 @@ def test_claim_a_is_undecided_while_a_seed_is_missing_but_shows_what_there_is():
     table = report.tables[0]
     assert list(table.rows)[-1] == "ours prior"
     assert len(table.charts) == len(table.columns) == 3 * len(scale.deciding)
+
+
+def test_the_map_of_claim_a_says_where_video_helps():
+    scale = replace(CPU, budgets={"clock": (20,)}, deciding=(20,))
+    counts = {"no_video_scratch": (20, 40, 40), "ours_scratch": (20, 40, 10), "ours_prior": (60, 40, 60)}
+    records = {
+        a_generalisation.cell_name(who, "nano", 20, "clock", seed): record(
+            dict(zip(a_generalisation.CONDITIONS, map(digits, found), strict=True)), seed
+        )
+        for who, found in counts.items()
+        for seed in scale.seeds
+    }
+    report = a_generalisation.report(scale, records)
+    video = report.metrics["clock"]["video"]["20_labels"]
+    effects = {added: [case["effect"] for case in cases.values()] for added, cases in video.items()}
+    assert effects == {
+        "prior and video loss together": ["helps", "neutral", "helps"],
+        "the prior, video loss kept": ["helps", "neutral", "helps"],
+        "the video loss, from scratch": ["neutral", "neutral", "hurts"],
+    }
+    table = report.tables[-1]
+    assert table.columns == ["seen, 20", "unseen tasks, 20", "unseen scenes, 20"]
+    assert table.rows["the video loss, from scratch"][2].startswith("hurts: -28 (")
+    assert effect((-0.04, 0.06)) == "open"
 
 
 def test_claim_b_asks_for_42_percent_more():

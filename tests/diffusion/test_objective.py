@@ -15,7 +15,7 @@ from lerobot_wam.diffusion.objective import (
     joint_loss,
     ragged_joint_loss,
 )
-from lerobot_wam.diffusion.schedule import NoiseConfig, draw_noise_levels
+from lerobot_wam.diffusion.schedule import GIVEN, NoiseConfig, draw_noise_levels
 from lerobot_wam.model.config import ModelConfig, VisualSummaryConfig
 from lerobot_wam.model.world_action_model import WorldActionModel
 from lerobot_wam.weights import PER_ROBOT
@@ -175,6 +175,41 @@ def test_decoupled_levels_per_step_and_pure_noise() -> None:
     assert action[:, 0].ne(action[:, 1]).any()
     with pytest.raises(ValueError, match="choose one of coupled"):
         NoiseConfig(mode="flash")  # type: ignore[arg-type]
+
+
+def test_one_modality_is_given_in_a_share_of_the_chunks() -> None:
+    config = NoiseConfig(mode="independent", given_probability=0.6)
+    video, action = draw_noise_levels(config, 4000, CHUNKS, 2, STEPS, torch.Generator().manual_seed(0))
+    video_given, action_given = (
+        video[:, 1:].unflatten(1, (CHUNKS, 2)) == GIVEN,
+        action.unflatten(1, (CHUNKS, -1)) == GIVEN,
+    )
+    for given in (video_given, action_given):
+        assert torch.equal(given.any(-1), given.all(-1))
+        assert abs(given.float().mean() - 0.3) < 0.02
+    assert not (video_given.any(-1) & action_given.any(-1)).any()
+    assert not video[:, 0].eq(GIVEN).any()
+    with pytest.raises(ValueError, match=r"given_probability is 0\.6 with noise mode 'coupled'"):
+        replace(config, mode="coupled")
+
+
+def test_what_is_given_enters_clean_and_is_not_learned(model: WorldActionModel) -> None:
+    """Noise of a given modality changes nothing, and of its own loss only what is noisy remains."""
+    window, config = make_window(), ObjectiveConfig(noise=NoiseConfig(mode="independent"))
+    draws = draw(window, SMALL, config.noise, streams())
+    action_index, video_index = draws.action_index.clone(), draws.video_index.clone()
+    action_index[0], video_index[1, 1:3] = GIVEN, GIVEN  # all actions of sample 0, the first chunk's video of sample 1
+    draws = replace(draws, action_index=action_index, video_index=video_index)
+    losses = joint_loss(model, window, config, draws=draws)
+    action_noise, video_noise = draws.action_noise.clone(), draws.video_noise.clone()
+    action_noise[0], video_noise[1, :, 1:3] = 9.0, 9.0
+    other = joint_loss(model, window, config, draws=replace(draws, action_noise=action_noise, video_noise=video_noise))
+    assert torch.equal(losses.total, other.total)
+    assert losses.action[0] == 0
+    assert losses.video[0] > 0
+    assert losses.video[1] > 0
+    gradient = torch.autograd.grad(losses.video[0], model.action_encoder.W1.W, retain_graph=True)[0]
+    assert gradient.abs().sum() > 0, "given actions are read"
 
 
 def cut(window: TrainingWindow, rows: Tensor, chunks: int) -> TrainingWindow:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from lerobot_wam.diffusion.schedule import NoiseConfig, draw_noise_levels, training_table
+from lerobot_wam.diffusion.schedule import GIVEN, NoiseConfig, draw_noise_levels, training_table
 from lerobot_wam.model.config import ModelConfig
 from lerobot_wam.model.inputs import NoisyWindow
 from lerobot_wam.model.world_action_model import WorldActionModel
@@ -83,6 +84,7 @@ class Draws:
     Attributes:
         video_noise: [B, C, F, h, w].
         video_index: Indices into the training table, int64 [B, F]; frame 0 has its own, a chunk's frames share one.
+            `GIVEN` is clean and not learned.
         action_noise: [B, T, A].
         action_index: Likewise, int64 [B, T].
     """
@@ -186,7 +188,9 @@ def joint_loss(
     latent, action = window.latent, window.action
     draws = draws or draw(window, model.config, config.noise, generators)
     table = training_table(config.noise.shift)
-    sigma, timestep, weight = (x.to(latent.device) for x in (table.sigma, table.timestep, table.weight))
+    weight = table.weight if config.timestep_weighting else torch.ones_like(table.weight)
+    # One more entry, all zero, for what is given.
+    sigma, timestep, weight = (F.pad(x, (0, 1)).to(latent.device) for x in (table.sigma, table.timestep, weight))
 
     first = 0 if config.first_frame_loss else 1
     video_index, action_index = draws.video_index[:, first:], draws.action_index
@@ -215,18 +219,15 @@ def joint_loss(
     video_error = (video.float() - (video_noise - target_latent).float()) ** 2
     if window.channel_weight is not None:
         video_error = video_error * window.channel_weight[:, None, None, None]
-    video_error_BF = video_error.mean(dim=(1, 3, 4))
-    action_error_BTA = (actions.float() - (action_noise - action).float()) ** 2
-    if config.timestep_weighting:
-        video_error_BF = video_error_BF * weight[video_index]
-        action_error_BTA = action_error_BTA * weight[action_index][:, :, None]
+    video_error_BF = video_error.mean(dim=(1, 3, 4)) * weight[video_index]
+    action_error_BTA = (actions.float() - (action_noise - action).float()) ** 2 * weight[action_index][:, :, None]
 
     if config.averaging == "official":
         video_loss = video_error_BF.mean(dim=1)
         action_loss = (action_error_BTA * window.action_mask).mean(dim=(1, 2))
     else:
-        video_loss = _masked_mean(video_error_BF, frame_mask)
-        action_loss = _masked_mean(action_error_BTA, window.action_mask)
+        video_loss = _masked_mean(video_error_BF, frame_mask & (video_index != GIVEN))
+        action_loss = _masked_mean(action_error_BTA, window.action_mask & (action_index != GIVEN)[:, :, None])
     if not model.config.imagines:
         video_loss = torch.zeros_like(action_loss)
     bc_loss = torch.zeros_like(action_loss)

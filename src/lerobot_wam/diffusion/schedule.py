@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 TRAIN_STEPS = 1000
+GIVEN = TRAIN_STEPS
+"""The index behind the training table: no noise at all, and no loss."""
 # First value of the official UniPC table before its shift; the official code keeps it in fp32.
 UNIPC_START = float(np.float32(0.999))
 NoiseMode = Literal["coupled", "decoupled", "high_noise", "independent"]
@@ -65,6 +67,8 @@ class NoiseConfig:
         action_level_per_chunk: In "decoupled", draw one action level per chunk (paper) and not per step (code).
         pure_noise_probability: Chance that all of a chunk starts from pure noise, so that nothing but the
             observation, the state and the text can tell where it goes.
+        given_probability: In "independent", chance that a chunk is given one of its modalities clean, as in simulating
+            and labelling: its actions or its video, equally often.
         shift: Shift of the training table.
     """
 
@@ -72,6 +76,7 @@ class NoiseConfig:
     beta_alpha: float = 7.0
     action_level_per_chunk: bool = True
     pure_noise_probability: float = 0.0
+    given_probability: float = 0.0
     shift: float = 5.0
 
     def __post_init__(self) -> None:
@@ -80,6 +85,11 @@ class NoiseConfig:
             raise ValueError(f"noise mode {self.mode!r} is unknown; choose one of {', '.join(modes)}.")
         if not 0 <= self.pure_noise_probability <= 1:
             raise ValueError(f"pure_noise_probability is {self.pure_noise_probability}; expected 0..1.")
+        if not 0 <= self.given_probability <= (self.mode == "independent"):
+            raise ValueError(
+                f"given_probability is {self.given_probability} with noise mode {self.mode!r}; expected 0..1 with "
+                "'independent', 0 with others."
+            )
 
 
 def draw_noise_levels(
@@ -94,7 +104,7 @@ def draw_noise_levels(
 
     Returns:
         Video indices [B, 1 + chunks * frames_per_chunk], frame 0 with a level of its own and the frames of a chunk
-        sharing theirs, and action indices [B, chunks * actions_per_chunk]; int64 on the CPU.
+        sharing theirs, and action indices [B, chunks * actions_per_chunk]; int64 on the CPU. `GIVEN` is what is clean.
     """
 
     def uniform(count: int) -> Tensor:
@@ -117,4 +127,9 @@ def draw_noise_levels(
         pure_BN = torch.rand(batch, chunks, generator=generator) < config.pure_noise_probability
         video_BN = video_BN.masked_fill(pure_BN, 0)
         action_BT = action_BT.masked_fill(pure_BN.repeat_interleave(actions_per_chunk, dim=1), 0)
+    if config.given_probability > 0:
+        which_BN = torch.rand(batch, chunks, generator=generator) / config.given_probability
+        video_given_BN, action_given_BN = which_BN < 0.5, (which_BN >= 0.5) & (which_BN < 1)
+        video_BN = video_BN.masked_fill(video_given_BN, GIVEN)
+        action_BT = action_BT.masked_fill(action_given_BN.repeat_interleave(actions_per_chunk, dim=1), GIVEN)
     return torch.cat([first_frame_B1, video_BN.repeat_interleave(frames_per_chunk, dim=1)], dim=1), action_BT
