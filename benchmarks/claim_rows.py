@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from benchmarks.claims.findings import NO_INTERVAL
 from benchmarks.result_rows import Record, Row, change, interval, leaves, rate, shown, table, words
 
 
@@ -44,5 +45,7 @@ def _taken(found: dict[str, Any], key: str, place: str = "") -> Iterator[tuple[s
 
 
 def _times(found: Mapping[str, Any]) -> str:
-    ratio, low, high = ("∞" if value is None else f"{value:.2f}" for value in (found["ratio"], *found["ratio_95"]))
-    return f"{ratio} ({low}–{high})"
+    ratio, *bounds = (
+        "∞" if value is None else f"{value:.2f}" for value in (found["ratio"], *(found["ratio_95"] or ()))
+    )
+    return f"{ratio} ({'–'.join(bounds) or NO_INTERVAL})"

@@ -15,6 +15,9 @@ import lerobot_wam.plugin  # noqa: F401  (registers the policy and the environme
 from lerobot_wam.report.statistics import wilson_interval
 from lerobot_wam.training.loop import swapped
 
+FEW = 10
+"""Successes of two policies together, below which their ratio says nothing."""
+
 
 def evaluate(policy: Path, arm: str, episodes: int, seed: int, folder: Path, flags: Sequence[str] = ()) -> list[bool]:
     """Run `lerobot-eval` on an arm's instructed tasks; the success of each episode, the i-th of scene seed + i.
@@ -33,8 +36,13 @@ def evaluate(policy: Path, arm: str, episodes: int, seed: int, folder: Path, fla
 
 
 def tried(policy: Path, folder: Path, flags: Sequence[str]) -> dict[str, Any]:
-    """Run `lerobot-eval`, unless the folder holds what came of it; returns lists with a number for each episode."""
+    """Run `lerobot-eval`, unless the folder holds what came of it; returns lists with a number for each episode.
+
+    Raises:
+        ValueError: The folder holds what came of other flags.
+    """
     result = folder / "eval_info.json"
+    unchanged(folder / "asked.json", [str(policy), *flags], begun=result.is_file())
     if not result.is_file():
         from lerobot.scripts import lerobot_eval
 
@@ -45,6 +53,24 @@ def tried(policy: Path, folder: Path, flags: Sequence[str]) -> dict[str, Any]:
         ):
             lerobot_eval.eval_main()
     return json.loads(result.read_text())["per_task"][0]["metrics"]
+
+
+def unchanged(note: Path, asked: Sequence[str], *, begun: bool) -> None:
+    """Note what was asked for, so that what is kept of it is never taken for the answer to something else.
+
+    Args:
+        note: The file to note it in.
+        asked: What is asked for.
+        begun: Whether anything is kept already.
+
+    Raises:
+        ValueError: What is kept is of something else.
+    """
+    if begun and note.is_file() and (before := json.loads(note.read_text(encoding="utf-8"))) != list(asked):
+        odd = sorted(set(before) ^ set(asked))
+        raise ValueError(f"{note.parent} was made with other flags ({', '.join(odd)}): remove it, or undo the change")
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(list(asked)), encoding="utf-8")
 
 
 def digits(successes: Sequence[bool]) -> str:
@@ -65,6 +91,8 @@ def rate(successes: Sequence[bool]) -> dict[str, Any]:
 def compared(before: Sequence[float], after: Sequence[float]) -> dict[str, float | tuple[float, float]]:
     """The change between two success rates on the same scenes, with its 95 % interval (normal, paired).
 
+    The interval is over scenes alone: it holds for these very policies, see `contrast` for others trained alike.
+
     Args:
         before: Success of each scene, 0 to 1: a mean where several policies tried it.
         after: The same for other policies.
@@ -74,32 +102,46 @@ def compared(before: Sequence[float], after: Sequence[float]) -> dict[str, float
     return {"scenes": len(changes), "change": mean, "change_95": (mean - half, mean + half)}
 
 
-def ratio(
-    before: Sequence[Sequence[bool]], after: Sequence[Sequence[bool]], draws: int = 4000
-) -> dict[str, float | tuple[float, float]]:
-    """How many times as often one policy succeeds as another, with its 95 % interval (bootstrap, percentiles).
+def contrast(
+    before: Sequence[Sequence[float]], after: Sequence[Sequence[float]], *, matched: bool = False, draws: int = 4000
+) -> dict[str, float | tuple[float, float] | None]:
+    """How much more often, and how many times as often, one policy succeeds than another, with 95 % intervals.
 
-    Scenes are drawn with replacement, the same for both, and so are each one's trainings. The ratio to a policy that
-    never succeeds is infinite; that of two which never do is 1.
+    By bootstrap (percentiles): scenes are drawn with replacement, the same for both, and so are trainings, since
+    another training gives another policy. The ratio to a policy that never succeeds is infinite; where both together
+    have less than `FEW` successes, it has no interval (None).
 
     Args:
-        before: Success on the same scenes for each training of one policy, [trainings][scenes].
+        before: Success in the same scenes for each training of one policy, [trainings][scenes].
         after: The same of another; it may have another number of trainings.
+        matched: The trainings form pairs that differ in nothing else, and are drawn together.
         draws: Of the bootstrap; their seed is fixed.
     """
     rng = np.random.default_rng(0)
     scenes = rng.integers(len(before[0]), size=(draws, len(before[0])))
+    trainings_after = rng.integers(len(after), size=(draws, len(after)))
+    trainings_before = trainings_after if matched else rng.integers(len(before), size=(draws, len(before)))
 
-    def rates(trials: Sequence[Sequence[bool]]) -> np.ndarray:
-        trainings = rng.integers(len(trials), size=(draws, len(trials)))
+    def rates(trials: Sequence[Sequence[float]], trainings: np.ndarray) -> np.ndarray:
         return np.asarray(trials, float)[trainings[:, :, None], scenes[:, None]].mean(axis=(1, 2))
 
     def over(a: ArrayLike, b: ArrayLike) -> np.ndarray:
         a, b = np.asarray(a), np.asarray(b)
         return np.divide(a, b, out=np.where(a > 0, np.inf, 1.0), where=b > 0)
 
-    low, high = np.quantile(over(rates(after), rates(before)), (0.025, 0.975), method="nearest")
-    return {"ratio": float(over(np.mean(after), np.mean(before))), "ratio_95": (float(low), float(high))}
+    def bounds(values: np.ndarray) -> tuple[float, float]:
+        low, high = np.quantile(values, (0.025, 0.975), method="nearest")
+        return float(low), float(high)
+
+    drawn_after, drawn_before = rates(after, trainings_after), rates(before, trainings_before)
+    enough = np.sum(before) + np.sum(after) >= FEW
+    return {
+        "scenes": len(before[0]),
+        "change": float(np.mean(after) - np.mean(before)),
+        "change_95": bounds(drawn_after - drawn_before),
+        "ratio": float(over(np.mean(after), np.mean(before))),
+        "ratio_95": bounds(over(drawn_after, drawn_before)) if enough else None,
+    }
 
 
 def by_scene(trials: Sequence[Sequence[bool]]) -> list[float]:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from benchmarks.claims.cells import chosen, missing, run
+from benchmarks.claims.cells import chosen, missing, records, run, summarise
 from benchmarks.claims.scales import SCALES
 
 CLAIMS = {
@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         print(write(scale, CLAIMS))
         return
-    cells = import_module(f"benchmarks.claims.{CLAIMS[args.claim]}").cells(scale)
+    claim = import_module(f"benchmarks.claims.{CLAIMS[args.claim]}")
+    cells = claim.cells(scale)
     wanted = chosen(cells, args.only, [int(seed) for seed in args.seeds.split(",")] if args.seeds else None)
     if not wanted:
         sys.exit(f"no cell of claim {args.claim} matches --only={args.only!r} --seeds={args.seeds}: see --list")
@@ -61,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         torch.set_num_threads(1)
     run(scale, wanted)
+    measured = records(scale, cells)
+    summarise(scale, args.claim, claim.report(scale, measured), measured)
 
 
 if __name__ == "__main__":

@@ -101,5 +101,5 @@ def _finding(gain: Mapping[str, Any] | None) -> Finding:
         "below.",
         decided(gain["ratio_95"] if gain else None, GOAL),
         times(gain["ratio"]) if gain else "–",
-        f"{times(*gain['ratio_95'])}, {points(*gain['change_95'])}" if gain else "cells are missing",
+        f"{times(*gain['ratio_95'] or ())}, {points(*gain['change_95'])}" if gain else "cells are missing",
     )

@@ -1,10 +1,12 @@
 """Cells: the parts of a claim that are measured one by one, each into a file of its own.
 
 `benchmarks/results/claims/<scale>/<claim>/<cell>.json` is written once; a claim that is run again measures what is
-missing.
+missing. What all of a claim's cells say together is written beside them, anew each time.
 """
 
 import json
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common
+from benchmarks.claims.findings import Report
 from benchmarks.claims.scales import Scale
 
 
@@ -70,3 +73,34 @@ def records(scale: Scale, cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
     """Cell name -> the result file's content, of those that are there."""
     files = {cell.name: result_file(scale, cell) for cell in cells}
     return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
+
+
+def claim_command(scale: Scale, claim: str) -> str:
+    """What measures a claim, or draws up the page."""
+    return common.command_line("claims", [claim, f"--scale={scale.name}"])
+
+
+def summarise(scale: Scale, claim: str, report: Report, measured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Write `benchmarks/results/claims/<scale>/<claim>.json`, which says what its newest cell says of its making."""
+    newest = max(measured.values(), key=lambda record: record["date"])
+    verdicts = {
+        finding.claim: {"verdict": finding.verdict, "value": finding.value, "note": finding.note}
+        for finding in report.findings
+    }
+    commits = Counter(record["commit"] for record in measured.values())
+    metrics = {"verdicts": verdicts, "cells": len(measured), "cells_by_commit": commits, **report.metrics}
+    seeds = sorted({record["seed"] for record in measured.values()})
+    made = {"command": claim_command(scale, claim), "seed": seeds, "metrics": _finite(metrics)}
+    result = {key: made.get(key, value) for key, value in newest.items()}
+    path = common.RESULTS / "claims" / scale.name / f"{claim}.json"
+    path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return result
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no infinity: the ratio to a policy that never succeeded becomes null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

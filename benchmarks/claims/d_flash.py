@@ -27,7 +27,7 @@ from benchmarks.claims.scales import NANO, Scale
 from benchmarks.common import milliseconds
 from benchmarks.flash import NOISE, trained
 from benchmarks.injected_latency import observe
-from benchmarks.paired import by_scene, compared, rate
+from benchmarks.paired import contrast, digits, rate
 from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.presets import SPEEDS
 from lerobot_wam.report.charts import Series, line_chart
@@ -114,7 +114,7 @@ def acting(mode: str, steps: int) -> dict[str, Any]:
 
 
 def success(scale: Scale, mode: str, steps: int, seed: int) -> dict[str, Any]:
-    """Train a policy and try it; `outcomes` has one digit a scene, in their order, 1 for a success."""
+    """Train a policy and try it; `outcomes` as `paired.digits`."""
     study, fields = STUDIES[scale.name], acting(mode, steps)
     trials = evaluate(
         policy(scale, mode, seed),
@@ -134,7 +134,7 @@ def success(scale: Scale, mode: str, steps: int, seed: int) -> dict[str, Any]:
         "first_scene": FIRST_SCENE,
         **rate(trials.successes),
         "progress": statistics.fmean(trials.progress),
-        "outcomes": "".join(str(int(success)) for success in trials.successes),
+        "outcomes": digits(trials.successes),
     }
 
 
@@ -230,13 +230,12 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
 
 
 def _change(before: Mapping[int, Sequence[bool]], after: Mapping[int, Sequence[bool]]) -> dict[str, Any]:
-    """Success of one way of acting less another's, by scene over the seeds that both have; empty without any."""
-    both = before.keys() & after.keys()
+    """Success of one way of acting less another's, over the seeds that both have; empty without any."""
+    both = sorted(before.keys() & after.keys())
     if not both:
         return {}
-    return compared(by_scene([before[seed] for seed in both]), by_scene([after[seed] for seed in both])) | {
-        "seeds": len(both)
-    }
+    ways = ([by_seed[seed] for seed in both] for by_seed in (before, after))
+    return contrast(*ways, matched=True) | {"seeds": len(both)}
 
 
 def _chart(success: Mapping[tuple[str, int], Mapping[str, Any]]) -> str:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from lerobot_wam.report.page import Finding, NumberTable
 
 Verdict = Literal["holds", "does not hold", "undecided"]
+NO_INTERVAL = "too few successes"
+"""Said of a ratio whose interval `paired.contrast` leaves out."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ def percent(found: Mapping[str, Any]) -> str:
 
 
 def times(*ratios: float) -> str:
-    """A ratio, or its interval, for people."""
-    return "×" + "–".join("∞" if math.isinf(ratio) else f"{ratio:.1f}" for ratio in ratios)
+    """A ratio, or its interval, for people; nothing stands for an interval that there is not."""
+    return "×" + "–".join("∞" if math.isinf(ratio) else f"{ratio:.1f}" for ratio in ratios) if ratios else NO_INTERVAL
 
 
 def points(*changes: float) -> str:

@@ -1,16 +1,13 @@
 """One page of all claims at one scale, from the cells that are there, and a summary of each claim beside its cells."""
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
-from benchmarks import common
 from benchmarks.claims.a_generalisation import CLAIMANT
-from benchmarks.claims.cells import Cell, missing, records
+from benchmarks.claims.cells import Cell, claim_command, missing, records, summarise
 from benchmarks.claims.data import held_out
 from benchmarks.claims.findings import Report, Verdict
 from benchmarks.claims.prior import dreams, prior_folder
@@ -41,7 +38,7 @@ def write(scale: Scale, claims: Mapping[str, str]) -> Path:
         report = module.report(scale, measured)
         reports.append(report)
         if measured:
-            found[key] = summary(scale, key, report, measured)
+            found[key] = summarise(scale, key, report, measured)
             note = _source(found[key])
             tables += [
                 replace(table, title=f"{module.TITLE}: {table.title}", note=f"{table.note} {note}".strip())
@@ -60,7 +57,7 @@ def write(scale: Scale, claims: Mapping[str, str]) -> Path:
         tables=tables,
         dreams=_dreams(scale),
         environment=newest.get("machine", {}) | newest.get("versions", {}),
-        commands=[*commands, Command("This page", _claim_command(scale, "page"))],
+        commands=[*commands, Command("This page", claim_command(scale, "page"))],
         notes=[
             "Success is that of the last checkpoint; nothing was chosen by it.",
             "Intervals are over scenes, and for ratios also over trainings; with few trainings they are too narrow.",
@@ -68,35 +65,6 @@ def write(scale: Scale, claims: Mapping[str, str]) -> Path:
         ],
     )
     return write_page(data, scale.outputs / "page.html")
-
-
-def summary(scale: Scale, claim: str, report: Report, measured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Write `benchmarks/results/claims/<scale>/<claim>.json`, which says what its newest cell says of its making."""
-    newest = max(measured.values(), key=lambda record: record["date"])
-    verdicts = {
-        finding.claim: {"verdict": finding.verdict, "value": finding.value, "note": finding.note}
-        for finding in report.findings
-    }
-    metrics = {"verdicts": verdicts, "cells": len(measured), **report.metrics}
-    seeds = sorted({record["seed"] for record in measured.values()})
-    made = {"command": _claim_command(scale, claim), "seed": seeds, "metrics": _finite(metrics)}
-    result = {key: made.get(key, value) for key, value in newest.items()}
-    path = common.RESULTS / "claims" / scale.name / f"{claim}.json"
-    path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    return result
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity: the ratio to a policy that never succeeded becomes null."""
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _claim_command(scale: Scale, claim: str) -> str:
-    return common.command_line("claims", [claim, f"--scale={scale.name}"])
 
 
 def _source(record: Mapping[str, Any]) -> str:
@@ -110,7 +78,7 @@ def _source(record: Mapping[str, Any]) -> str:
 def _command(scale: Scale, claim: str, title: str, cells: Sequence[Cell]) -> Command:
     """What measures a claim, and which of its cells are missing."""
     left = [cell.name for cell in missing(scale, cells)]
-    command = _claim_command(scale, claim)
+    command = claim_command(scale, claim)
     comment = f"\n# missing: {', '.join(left)}" if left else ""
     return Command(f"{title}: {len(cells) - len(left)} of {len(cells)} cells measured", command + comment)
 

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.claims.findings import percent, times
-from benchmarks.paired import by_scene, compared, rate, ratio
+from benchmarks.paired import contrast, rate
 from benchmarks.result_rows import words
 from lerobot_wam.report.charts import Interval, interval_chart
 from lerobot_wam.report.page import NumberTable
@@ -23,21 +23,25 @@ def group(records: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Gro
 
 
 def success(found: Group) -> dict[str, Any]:
-    """Condition -> success over all seeds with its Wilson interval, and mean progress."""
+    """Condition -> success over all seeds with its Wilson interval, and mean progress where that is known."""
     return {
         condition: rate([success for trial in _trials(found, condition) for success in trial])
-        | {"progress": fmean(r["metrics"]["conditions"][condition]["progress"] for r in found), "seeds": len(found)}
-        for condition in found[0]["metrics"]["conditions"]
+        | {"seeds": len(found)}
+        | (
+            {"progress": fmean(r["metrics"]["conditions"][condition]["progress"] for r in found)}
+            if "progress" in of
+            else {}
+        )
+        for condition, of in found[0]["metrics"]["conditions"].items()
     }
 
 
 def against(before: Group, after: Group) -> dict[str, Any]:
     """Condition -> how many times as often the second succeeds as the first, and by how much more; with intervals."""
-    found = {}
-    for condition in after[0]["metrics"]["conditions"]:
-        trials = _trials(before, condition), _trials(after, condition)
-        found[condition] = ratio(*trials) | compared(*map(by_scene, trials))
-    return found
+    return {
+        condition: contrast(_trials(before, condition), _trials(after, condition))
+        for condition in after[0]["metrics"]["conditions"]
+    }
 
 
 def by_condition(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -84,12 +88,14 @@ def against_table(title: str, columns: Mapping[str, Mapping[str, Mapping[str, An
 
     def cell(case: Mapping[str, Any]) -> str:
         low, high = (f"{100 * bound:+.0f}" for bound in case["change_95"])
-        return f"{times(case['ratio'])} ({times(*case['ratio_95'])}), {100 * case['change']:+.0f} ({low} to {high})"
+        return (
+            f"{times(case['ratio'])} ({times(*case['ratio_95'] or ())}), {100 * case['change']:+.0f} ({low} to {high})"
+        )
 
     return NumberTable(
         title,
-        "How many times as often it succeeds (bootstrap over scenes and trainings), and the difference in points "
-        "(paired by scene), with 95 % intervals.",
+        "How many times as often it succeeds, and the difference in points, with 95 % intervals (bootstrap over "
+        "scenes, which are the same for both, and trainings).",
         list(columns),
         {words(row): [cell(by[row]) if row in by else "" for by in columns.values()] for row in rows},
     )

@@ -4,6 +4,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.paired import unchanged
+
 
 def last_checkpoint(folder: Path) -> Path:
     """Where the policy of a training's last checkpoint lies."""
@@ -25,8 +27,13 @@ def resumed_or_new(
 
     Returns:
         The flags of a new training, those that resume one, or None: it is done.
+
+    Raises:
+        ValueError: The folder holds a training with other flags.
     """
     last = last_checkpoint(folder)
+    asked = [f"--batch_size={batch_size}", f"--seed={seed}", f"--policy.device={device}", *flags]
+    unchanged(folder.with_name(f"{folder.name}.flags.json"), [f"--steps={steps}", *asked], begun=last.is_dir())
     if (folder / "checkpoints" / f"{steps:06d}" / "pretrained_model" / "config.json").is_file():
         return None
     if last.is_dir():
@@ -35,12 +42,9 @@ def resumed_or_new(
     return [
         f"--output_dir={folder}",
         f"--steps={steps}",
-        f"--batch_size={batch_size}",
         f"--save_freq={max(1, steps // 2)}",
-        f"--seed={seed}",
-        f"--policy.device={device}",
         "--policy.push_to_hub=false",
         "--env_eval_freq=0",
         "--num_workers=0",
-        *flags,
+        *asked,
     ]

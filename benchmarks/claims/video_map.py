@@ -1,7 +1,7 @@
 """Where video helps, where it is neutral and where it hurts: claim A's policies of one network, in pairs.
 
-The four of them differ in two things alone: whether their weights begin as those of the prior, which has seen video,
-and whether they go on to imagine video while they learn to act.
+The four of them differ in whether their weights begin as those of the prior, which has seen video, and in whether they
+go on to imagine video while they learn to act; under "clock" also in their steps, since imagining takes time.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ def effect(change_95: tuple[float, float]) -> str:
     return "neutral" if low >= -NEUTRAL and high <= NEUTRAL else "open"
 
 
-def map_table(columns: Mapping[str, Mapping[str, Mapping[str, Any]]], budget: str) -> NumberTable:
+def map_table(columns: Mapping[str, Mapping[str, Mapping[str, Any]]], equal: str) -> NumberTable:
     """The map for people; `columns` is column -> what is added -> what `video_map` says of one condition."""
 
     def cell(case: Mapping[str, Any]) -> str:
@@ -54,8 +54,8 @@ def map_table(columns: Mapping[str, Mapping[str, Mapping[str, Any]]], budget: st
 
     rows = dict.fromkeys(added for by in columns.values() for added in by)
     return NumberTable(
-        f"Where video helps ({budget} budget)",
-        "Success with it less success without it, in points, paired by scene, with 95 % intervals: it helps above 0, "
+        f"Where video helps (equal {equal})",
+        "Success with it less success without it, in points, with 95 % intervals (as above): it helps above 0, "
         f"hurts below, is neutral within {100 * NEUTRAL:.0f} points, else the matter is open.",
         list(columns),
         {added: [cell(by[added]) if added in by else "" for by in columns.values()] for added in rows},

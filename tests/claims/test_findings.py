@@ -11,11 +11,12 @@ import pytest
 
 from benchmarks import common, fill_results
 from benchmarks.claims import a_generalisation, b_video, c_new_robot, page, scaling
-from benchmarks.claims.findings import all_of, any_of, decided
+from benchmarks.claims.findings import all_of, any_of, decided, times
 from benchmarks.claims.scales import CPU
 from benchmarks.claims.summaries import against, success
+from benchmarks.claims.verbs import apart
 from benchmarks.claims.video_map import effect
-from benchmarks.paired import rate, ratio
+from benchmarks.paired import contrast, rate, unchanged
 
 
 def record(outcomes: dict[str, str], seed: int = 0, **metrics: Any) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def record(outcomes: dict[str, str], seed: int = 0, **metrics: Any) -> dict[str,
     }
     made = {"command": "x", "date": f"2026-11-23T0{seed}:00:00+00:00", "commit": "abc", "versions": {}}
     machine = {"processor": "a processor", "cores": "2", "accelerator": "none"}
-    return made | {"machine": machine, "seed": seed, "metrics": metrics | {"conditions": conditions}}
+    return made | {"machine": machine, "seed": seed, "metrics": metrics | {"first_scene": 0, "conditions": conditions}}
 
 
 def digits(successes: int, episodes: int = 108) -> str:
@@ -60,27 +61,50 @@ def test_verdicts_join():
 
 def test_a_ratio_is_that_of_the_rates_and_its_interval_is_narrower_with_more_scenes():
     before, after = [[True, False, False, False] * 25], [[True, True, False, False] * 25]
-    found = ratio(before, after)
-    assert found["ratio"] == pytest.approx(2)
+    found = contrast(before, after)
+    assert (found["ratio"], found["change"], found["scenes"]) == (pytest.approx(2), pytest.approx(0.25), 100)
     low, high = found["ratio_95"]
     assert 1 < low < 2 < high < 3.5
-    narrow_low, narrow_high = ratio([before[0] * 9], [after[0] * 9])["ratio_95"]
+    narrow = contrast([before[0] * 9], [after[0] * 9])
+    narrow_low, narrow_high = narrow["ratio_95"]
     assert low < narrow_low < 2 < narrow_high < high
-    assert ratio(before, after) == found
+    assert found["change_95"][0] < narrow["change_95"][0] < 0.25 < narrow["change_95"][1] < found["change_95"][1]
+    assert contrast(before, after) == found
 
 
 def test_a_ratio_says_what_it_can_of_policies_that_never_succeed():
     never, always = [[False] * 20], [[True] * 20]
-    assert ratio(never, always) == {"ratio": math.inf, "ratio_95": (math.inf, math.inf)}
-    assert ratio(never, never) == {"ratio": 1, "ratio_95": (1, 1)}
-    assert ratio(always, never) == {"ratio": 0, "ratio_95": (0, 0)}
+    found = contrast(never, always)
+    assert (found["ratio"], found["ratio_95"]) == (math.inf, (math.inf, math.inf))
+    assert contrast(always, never)["ratio_95"] == (0, 0)
+    for few in (never, [[True] * 9 + [False] * 11]):
+        assert contrast(never, few)["ratio_95"] is None
+        assert decided(contrast(never, few)["ratio_95"], 2) == "undecided"
+    assert times() == "too few successes"
+
+
+def test_matched_trainings_are_drawn_together():
+    """A gain in every pair is certain when pairs are drawn, and not when trainings that differ are."""
+    before = [[True] * 40, [False] * 40, [True, False] * 20]
+    after = [[True] * 40, [True] * 4 + [False] * 36, [True, False] * 18 + [True] * 4]
+    assert contrast(before, after, matched=True)["change_95"][0] >= 0
+    assert contrast(before, after)["change_95"][0] < -0.2
+
+
+def test_what_is_kept_is_not_taken_for_the_answer_to_something_else(tmp_path: Path):
+    note = tmp_path / "trials" / "asked.json"
+    unchanged(note, ["--steps=1"], begun=False)
+    unchanged(note, ["--steps=1"], begun=True)
+    with pytest.raises(ValueError, match=r"other flags \(--steps=1, --steps=2\): remove it"):
+        unchanged(note, ["--steps=2"], begun=True)
+    unchanged(note, ["--steps=2"], begun=False)
 
 
 def test_trainings_that_differ_widen_the_interval():
     alike = [[True, False] * 20] * 3
     apart = [[True] * 40, [False] * 40, [True, False] * 20]
     always = [[True] * 40]
-    (low, high), (wide_low, wide_high) = (ratio(group, always)["ratio_95"] for group in (alike, apart))
+    (low, high), (wide_low, wide_high) = (contrast(group, always)["ratio_95"] for group in (alike, apart))
     assert wide_low < low < high < wide_high
 
 
@@ -176,23 +200,41 @@ def test_claim_b_asks_for_42_percent_more():
 
 
 def new_robot(adapted: int, after: float) -> dict[str, Any]:
-    cell = {
-        "minutes_of_play": 30.0,
-        "success": {"adapted": rate([True] * adapted + [False] * (108 - adapted)), "heads_from_scratch": rate([False])},
-        "seen_arms": {"before": 0.8, "after": after, "change_95": (after - 0.82, after - 0.78)},
-        "by_seed": {"0": {"adapted": {"below_better_yardstick": 0.3}}},
+    """Cells of claim C in which the known arms succeed in 80 of 100 scenes before."""
+
+    def trials(successes: int) -> dict[str, Any]:
+        return rate([True]) | {"outcomes": digits(successes, 100)}
+
+    own = {
+        "adapted": trials(adapted) | {"below_better_yardstick": 0.3},
+        "heads_from_scratch": trials(50),
+        **{arm: {"before": trials(80), "after": trials(round(100 * after))} for arm in c_new_robot.KNOWN_ARMS},
     }
+    cell = {"minutes_of_play": 30.0, "by_seed": {"0": own}}
     return {c_new_robot.cell_name(30, seed): record({}, seed) | {"metrics": cell} for seed in CPU.seeds}
 
 
 @pytest.mark.parametrize(
     ("adapted", "after", "verdict"),
-    [(70, 0.8, "holds"), (70, 0.6, "does not hold"), (10, 0.8, "does not hold"), (45, 0.8, "undecided")],
+    [(70, 0.8, "holds"), (70, 0.6, "does not hold"), (10, 0.8, "does not hold"), (42, 0.8, "undecided")],
 )
 def test_claim_c_asks_for_the_new_arm_and_for_the_old_ones(adapted: int, after: float, verdict: str):
     report = c_new_robot.report(CPU, new_robot(adapted, after))
     assert report.findings[0].verdict == verdict
-    assert report.metrics["30_minutes"]["adapted"]["n_episodes"] == 3 * 108
+    found = report.metrics["30_minutes"]
+    assert found["adapted"]["n_episodes"] == 300
+    assert found["known_arms"]["scenes"] == 300
+    assert found["known_arms"]["change"] == pytest.approx(after - 0.8)
+    assert found["beyond_share_of_known"]["change"] == pytest.approx(adapted / 100 - 0.4)
+    assert found["adapted_against_heads_from_scratch"]["change"] == pytest.approx((adapted - 50) / 100)
+
+
+def test_pushes_and_touches_are_told_apart():
+    outcomes = "".join(str(int(scene % 9 >= 6)) for scene in range(108))  # the seen touches are tasks 6, 7 and 8
+    conditions = apart(CPU, record({"seen": outcomes, "unseen_tasks": digits(9)}))["metrics"]["conditions"]
+    counts = {name: (found["successes"], found["n_episodes"]) for name, found in conditions.items()}
+    assert counts == {"seen_pushes": (0, 72), "seen_touches": (36, 36), "unseen_tasks": (9, 108)}
+    assert list(conditions) == list(counts)
 
 
 def test_scaling_compares_the_most_with_the_least():
