@@ -1,7 +1,8 @@
 """Does the dream follow the action?
 
-A policy is asked three things; its training with coupled noise, with independent noise, and with the latter on play
-alone, in which no instruction foretells the action, are cells with each seed:
+A policy is asked three things. Four trainings are cells with each seed: with coupled noise; with independent noise; with
+this and one modality given clean in most chunks; and the same on play alone, in which no instruction foretells the
+action:
 
 - simulate: from one state it is given different chunks of actions and dreams the video of each; the simulator shows
   what each leads to. Is the dreamed motion of the right direction and size, is each dream closest to the film of its
@@ -44,10 +45,13 @@ from lerobot_wam.report.page import NumberTable
 from lerobot_wam.sim.episodes import Recipe
 
 TITLE = "Does the dream follow the action?"
+_INDEPENDENT = "--policy.noise_mode=independent"
+_GIVEN = (_INDEPENDENT, "--policy.given_probability=0.7")
 TRAININGS = {
-    "independent": ("seen:2,play:1", ("--policy.noise_mode=independent",)),
+    "given": ("seen:2,play:1", _GIVEN),
+    "given_play": ("play", _GIVEN),
+    "independent": ("seen:2,play:1", (_INDEPENDENT,)),
     "coupled": ("seen:2,play:1", ("--policy.noise_mode=coupled",)),
-    "independent_play": ("play", ("--policy.noise_mode=independent", "--policy.pure_noise_probability=0")),
 }
 """Name -> what is recorded, as `Recipe.tasks`, and flags of training."""
 STARTS = {"smoke": 4, "cpu": 100, "gpu": 200}

@@ -13,13 +13,24 @@ from benchmarks.result_rows import words
 from lerobot_wam.report.charts import Interval, interval_chart
 from lerobot_wam.report.page import NumberTable
 
+SETTINGS = ("contestant", "size", "labels_per_task", "steps", "batch_size", "first_scene")
+"""What cells that are taken together share."""
 Group = Sequence[Mapping[str, Any]]
 """The records of one setting, one a seed."""
 
 
 def group(records: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Group:
-    """Those of the named cells that are there."""
-    return [records[name] for name in names if name in records]
+    """Those of the named cells that are there.
+
+    Raises:
+        ValueError: They differ in more than their seed.
+    """
+    found = {name: records[name] for name in names if name in records}
+    for key in SETTINGS:
+        values = {name: record["metrics"].get(key) for name, record in found.items()}
+        if len(set(values.values())) > 1:
+            raise ValueError(f"cells of one setting differ in {key}: {values}; remove those of another time")
+    return list(found.values())
 
 
 def success(found: Group) -> dict[str, Any]:

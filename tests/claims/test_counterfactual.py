@@ -154,10 +154,11 @@ def test_dreams_follow_where_both_film_and_motion_say_so_in_every_training():
         findings = counterfactual.report(CPU, records).findings
         return dict(zip(counterfactual.TRAININGS, (finding.verdict for finding in findings), strict=True))
 
-    assert verdicts(independent=[good] * 3, coupled=[bad] * 3, independent_play=[half] * 3) == {
+    assert verdicts(independent=[good] * 3, coupled=[bad] * 3, given=[half] * 3) == {
         "independent": "holds",
         "coupled": "does not hold",
-        "independent_play": "does not hold",
+        "given": "does not hold",
+        "given_play": "undecided",
     }
     assert set(verdicts(independent=[good] * 2).values()) == {"undecided"}
 

@@ -13,7 +13,7 @@ from benchmarks import common, fill_results
 from benchmarks.claims import a_generalisation, b_video, c_new_robot, page, scaling
 from benchmarks.claims.findings import all_of, any_of, decided, times
 from benchmarks.claims.scales import CPU
-from benchmarks.claims.summaries import against, success
+from benchmarks.claims.summaries import against, group, success
 from benchmarks.claims.verbs import apart
 from benchmarks.claims.video_map import effect
 from benchmarks.paired import contrast, rate, unchanged
@@ -181,6 +181,13 @@ def test_the_map_of_claim_a_says_where_video_helps():
     assert table.columns == ["seen, 20", "unseen tasks, 20", "unseen scenes, 20"]
     assert table.rows["the video loss, from scratch"][2].startswith("hurts: -28 (")
     assert effect((-0.04, 0.06)) == "open"
+
+
+def test_cells_of_other_settings_are_not_taken_together():
+    records = {f"seed_{seed}": record({"seen": digits(9)}, seed, steps=500 + seed // 2) for seed in range(3)}
+    assert len(group(records, ["seed_0", "seed_1", "seed_9"])) == 2
+    with pytest.raises(ValueError, match=r"differ in steps: .*seed_2.*501"):
+        group(records, list(records))
 
 
 def test_claim_b_asks_for_42_percent_more():
