@@ -1,8 +1,8 @@
 """Does the dream follow the action?
 
-A policy is asked three things. Four trainings are cells with each seed: with coupled noise; with independent noise; with
-this and one modality given clean in most chunks; and the same on play alone, in which no instruction foretells the
-action:
+A policy is asked three things. Four trainings are cells with each seed: with coupled noise; with independent noise;
+with this and one modality given clean in most chunks; and the same on play alone, in which no instruction foretells
+the action:
 
 - simulate: from one state it is given different chunks of actions and dreams the video of each; the simulator shows
   what each leads to. Is the dreamed motion of the right direction and size, is each dream closest to the film of its
