@@ -252,12 +252,13 @@ def _notes(
     policy: WAMPolicy, mode: Mode, loop: Loop, chunks: int, given: Tensor | None, actions: Tensor
 ) -> tuple[str, ...]:
     notes = []
-    noise = policy.config.noise_mode
-    if mode != "act" and noise != "independent":
+    config = policy.config
+    if mode != "act" and not config.given_probability:
         seldom = "clean actions beside noisy video" if mode == "simulate" else "clean video beside noisy actions"
         notes.append(
-            f"The checkpoint was trained with noise_mode={noise}, which shows {seldom} rarely or never, so mode {mode} "
-            "is approximate. Train with --policy.noise_mode=independent for an exact one."
+            f"The checkpoint was trained with noise_mode={config.noise_mode} and given_probability=0, which shows "
+            f"{seldom} rarely or never, so mode {mode} is approximate. Train with --policy.noise_mode=independent "
+            "--policy.given_probability=0.7 for a better one."
         )
     if loop == "open" and chunks > 1:
         notes.append("Open loop: each chunk's state is taken to be the last joint target of the chunk before it.")

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,12 +42,18 @@ def described(found: Mapping[str, str]) -> dict[str, dict[str, str]]:
 
 
 def _processor() -> str:
-    """The processor's name; its architecture where the system does not tell."""
+    """The processor's name; its architecture where the system does not tell.
+
+    With family and model, which some names keep to themselves: other instructions round otherwise, so a training
+    repeats to the last bit on a processor of the same kind only.
+    """
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        first, *_ = info.read_text().split("\n\n")
+        fields = dict(re.findall(r"^(.+?)\s*: (.+)$", first, re.MULTILINE))
+        if "model name" in fields:
+            kind = [f"{name.removeprefix('cpu ')} {fields[name]}" for name in ("cpu family", "model") if name in fields]
+            return ", ".join([fields["model name"].strip(), *kind])
     return platform.processor() or platform.machine()
 
 
