@@ -94,7 +94,7 @@ FILES = {
         for scale, where in (("cpu", ""), ("gpu", " (GPU)"))
         for claim, title, count in (
             ("prior", "The video prior", 1),
-            ("a", "Claim A: unseen tasks and unseen scenes", 3),
+            ("a", "Claim A: unseen tasks and unseen scenes", 6),
             ("b", "Claim B: video of other robots", 1),
             ("c", "Claim C: a new robot from play", 1),
             ("d", "Claim D: one denoising step in place of many", 2),

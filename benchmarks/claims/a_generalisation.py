@@ -5,7 +5,7 @@ under three conditions on scenes that are the same for all. Never chosen by succ
 weight average where it keeps one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -125,7 +125,11 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
             labels: {who: cases for who, cases in by.items() if _whole(scale, groups[labels], who)}
             for labels, by in against_each.items()
         }
-        findings += _findings(scale, budget, whole)
+        deciding = [labels for labels in compared if labels in scale.deciding]
+        findings += _findings(scale, budget, whole, deciding)
+        for labels in compared:
+            if labels not in deciding:  # no part of the goal
+                findings += _findings(scale, budget, whole, [labels], f" after {labels} demonstrations")
     return Report(findings, tables, metrics)
 
 
@@ -154,10 +158,19 @@ def _whole(scale: Scale, by: Mapping[str, Group], who: str) -> bool:
     return len(by[who]) == len(by[CLAIMANT]) == len(scale.seeds)
 
 
-def _findings(scale: Scale, budget: str, found: Mapping[int, Mapping[str, Any]]) -> list[Finding]:
-    """Verdicts on complete cells; `found` is labels -> contestant -> condition -> ours from the prior against it."""
+def _findings(
+    scale: Scale, budget: str, found: Mapping[int, Mapping[str, Any]], deciding: Sequence[int], when: str = ""
+) -> list[Finding]:
+    """Verdicts on complete cells.
+
+    Args:
+        scale: Of the cells.
+        budget: Of training.
+        found: Labels -> contestant -> condition -> ours from the prior against it.
+        deciding: The labels that are judged together.
+        when: What the verdicts' names say of these.
+    """
     rivals = [who for who in ACTION_ONLY if who in scale.contestants]
-    deciding = [labels for labels in scale.deciding if labels in scale.budgets[budget]]
 
     def cases(labels: int, condition: str) -> dict[str, Any] | None:
         """Against each rival; None where one is missing."""
@@ -186,8 +199,8 @@ def _findings(scale: Scale, budget: str, found: Mapping[int, Mapping[str, Any]])
             )
         findings.append(
             Finding(
-                f"{condition.replace('_', ' ').capitalize()}, {budget} budget: ours from the prior succeeds at least "
-                "twice as often as every action-only policy.",
+                f"{condition.replace('_', ' ').capitalize()}{when}, {budget} budget: ours from the prior succeeds at "
+                "least twice as often as every action-only policy.",
                 f"Holds where, after {' or '.join(map(str, deciding))} demonstrations of each task, the 95 % "
                 f"interval of the ratio to each ({'; '.join(CONTESTANTS[who].label for who in rivals)}) lies at "
                 f"{GOAL:g} or above; does not where, after each of these, one interval lies below.",
@@ -209,7 +222,7 @@ def _findings(scale: Scale, budget: str, found: Mapping[int, Mapping[str, Any]])
         )
     findings.append(
         Finding(
-            f"Seen tasks, {budget} budget: ours from the prior is not below the best action-only policy.",
+            f"Seen tasks{when}, {budget} budget: ours from the prior is not below the best action-only policy.",
             f"Holds where the 95 % interval of every paired difference lies above {-100 * MARGIN:.0f} points, after "
             "each number of demonstrations; does not where one lies below.",
             all_of(verdict(labels, "seen", "change_95", -MARGIN) for labels in deciding),

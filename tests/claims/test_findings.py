@@ -159,6 +159,24 @@ def test_claim_a_is_undecided_while_a_seed_is_missing_but_shows_what_there_is():
     assert len(table.charts) == len(table.columns) == 3 * len(scale.deciding)
 
 
+def test_demonstrations_beyond_the_goal_have_verdicts_of_their_own():
+    scale = replace(CPU, budgets={"clock": (20, 100)}, deciding=(20,))
+    ours, others = ({name: digits(count) for name in a_generalisation.CONDITIONS} for count in (90, 20))
+    records = claim_a(scale, ours, others)
+    for name, found in claim_a(replace(scale, deciding=(100,)), others, others).items():
+        records[name] = found
+    findings = a_generalisation.report(scale, records).findings
+    verdicts = {finding.claim.partition(",")[0]: finding.verdict for finding in findings}
+    assert verdicts == {
+        "Unseen tasks": "holds",
+        "Unseen scenes": "holds",
+        "Seen tasks": "holds",
+        "Unseen tasks after 100 demonstrations": "does not hold",
+        "Unseen scenes after 100 demonstrations": "does not hold",
+        "Seen tasks after 100 demonstrations": "holds",
+    }
+
+
 def test_the_map_of_claim_a_says_where_video_helps():
     scale = replace(CPU, budgets={"clock": (20,)}, deciding=(20,))
     counts = {"no_video_scratch": (20, 40, 40), "ours_scratch": (20, 40, 10), "ours_prior": (60, 40, 60)}
