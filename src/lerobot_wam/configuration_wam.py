@@ -14,8 +14,7 @@ from lerobot_wam.model.config import ModelConfig, VisualSummaryConfig
 from lerobot_wam.optimizer import FlatThenLinearSchedulerConfig, MuonAdamWConfig
 from lerobot_wam.presets import CHOICES, COMPAT, PRESETS, SPEEDS
 
-COMPUTED_OF_16 = ("8", "7", "6", "5")
-"""The official choices of computed steps, all among 16 (spec §3.2)."""
+COMPUTED_OF_16 = ("8", "7", "6", "5")  # the official choices of computed steps (spec §3.2)
 
 
 def _from_preset() -> Any:
@@ -360,6 +359,8 @@ class WAMConfig(PreTrainedConfig):
                 f"computed_steps is {self.computed_steps!r} and on_surprise {self.on_surprise!r}, but imagines=false "
                 "leaves no video to compare: set computed_steps to all, and on_surprise to ignore."
             )
+        if not 0 <= self.given_probability <= (self.noise_mode == "independent"):
+            raise SettingError(f"given_probability is {self.given_probability}; above 0 needs noise_mode=independent.")
         if not 0 <= self.video_final_sigma < 1:
             raise SettingError(f"video_final_sigma is {self.video_final_sigma}; expected 0 (clean) to below 1.")
         if self.embodiments and self.embodiment not in ("auto", *self.embodiments):

@@ -240,6 +240,7 @@ def test_unknown_embodiment_of_a_checkpoint(saved: Path):
 
 
 def test_sizes_that_cannot_be(arm_data: Path):
+    refused(r"given_probability is 0.7; above 0 needs", lambda: tiny_config(given_probability=0.7), SettingError)
     refused(r"image_size \(40, 40\) must be a multiple of 16", lambda: tiny_config(image_size=(40, 40)), SettingError)
     refused(r"dim 33 must be an even multiple of num_heads 2", lambda: tiny_config(dim=33), SettingError)
     refused(r"n_action_steps is 9; expected 1..8", lambda: tiny_config(n_action_steps=9), SettingError)
