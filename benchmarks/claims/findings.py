@@ -1,4 +1,4 @@
-"""What a claim comes to: numbers with intervals, and a verdict by a rule fixed before anything was measured."""
+"""What a claim comes to: numbers with intervals, and a verdict by a rule that stands in the code."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -50,8 +50,8 @@ def write(scale: Scale, claims: Mapping[str, str]) -> Path:
     verdicts = [finding.verdict for finding in findings]
     data = ReportData(
         title=f"The claims of World Action Models, at {scale.name} scale",
-        lead="Each claim of the paper, tested by a rule that was fixed beforehand on a tabletop with four simulated "
-        "arms. Whatever comes out is published: a claim that does not hold at this size is a finding.",
+        lead="The claims of the paper, tested on a tabletop with four simulated arms. The goals were fixed beforehand, "
+        "and whatever comes out is published: a claim that does not hold at this size is a finding.",
         headlines=[Headline(str(verdicts.count(verdict)), verdict) for verdict in get_args(Verdict)],
         findings=findings,
         tables=tables,

@@ -45,18 +45,19 @@ def effect(change_95: tuple[float, float]) -> str:
     return "neutral" if low >= -NEUTRAL and high <= NEUTRAL else "open"
 
 
-def map_table(columns: Mapping[str, Mapping[str, Mapping[str, Any]]], equal: str) -> NumberTable:
-    """The map for people; `columns` is column -> what is added -> what `video_map` says of one condition."""
+def map_table(cases: Mapping[str, Mapping[str, Mapping[str, Any]]], equal: str) -> NumberTable:
+    """The map for people; `cases` is where it was tried -> what is added -> what `video_map` says of one condition."""
 
     def cell(case: Mapping[str, Any]) -> str:
         low, high = (f"{100 * bound:+.0f}" for bound in case["change_95"])
         return f"{case['effect']}: {100 * case['change']:+.0f} ({low} to {high})"
 
-    rows = dict.fromkeys(added for by in columns.values() for added in by)
+    added = list(dict.fromkeys(name for by in cases.values() for name in by))
     return NumberTable(
         f"Where video helps (equal {equal})",
         "Success with it less success without it, in points, with 95 % intervals (as above): it helps above 0, "
-        f"hurts below, is neutral within {100 * NEUTRAL:.0f} points, else the matter is open.",
-        list(columns),
-        {added: [cell(by[added]) if added in by else "" for by in columns.values()] for added in rows},
+        f"hurts below, is neutral within {100 * NEUTRAL:.0f} points, else the matter is open. Rows say under which "
+        "condition, and after how many demonstrations of each task.",
+        added,
+        {where: [cell(by[name]) if name in by else "" for name in added] for where, by in cases.items()},
     )

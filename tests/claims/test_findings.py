@@ -196,8 +196,10 @@ def test_the_map_of_claim_a_says_where_video_helps():
         "the video loss, from scratch": ["neutral", "neutral", "hurts"],
     }
     table = report.tables[-1]
-    assert table.columns == ["seen, 20", "unseen tasks, 20", "unseen scenes, 20"]
-    assert table.rows["the video loss, from scratch"][2].startswith("hurts: -28 (")
+    assert list(table.rows) == ["seen, 20", "unseen tasks, 20", "unseen scenes, 20"]
+    assert table.rows["unseen scenes, 20"][table.columns.index("the video loss, from scratch")].startswith(
+        "hurts: -28 ("
+    )
     assert effect((-0.04, 0.06)) == "open"
 
 
