@@ -28,7 +28,7 @@ import torch
 from lerobot.configs import PreTrainedConfig
 
 from benchmarks.common import command_line, write_result
-from benchmarks.paired import by_scene, compared, digits, evaluate, rate
+from benchmarks.paired import by_scene, compared, evaluate, outcomes, rate
 from lerobot_wam.configuration_wam import WAMConfig
 from lerobot_wam.data.recipe import MixtureEntry, load_recipe
 from lerobot_wam.model.world_action_model import WorldActionModel
@@ -124,15 +124,13 @@ def measure(
             found = errors(adapt(what))
             evaluation = plan.folder / "evaluation" / f"{name}_{arm}"
             new[name].append(evaluate(what.folder / "policy", arm, episodes, eval_seed, evaluation))
-            own[name] = found | rate(new[name][-1]) | {"outcomes": digits(new[name][-1])}
+            own[name] = found | outcomes(new[name][-1])
         before = plan.folder.parent / "before"  # no seed changes it
         for known, trials in seen.items():
             trials["before"].append(evaluate(plan.checkpoint, known, share, eval_seed, before / known))
             after = plan.folder / "evaluation" / f"after_{known}"
             trials["after"].append(evaluate(adapted.folder / "policy", known, share, eval_seed, after))
-            own[known] = {
-                name: rate(outcomes[-1]) | {"outcomes": digits(outcomes[-1])} for name, outcomes in trials.items()
-            }
+            own[known] = {name: outcomes(tried[-1]) for name, tried in trials.items()}
     scenes = {name: [by_scene(trials[name]) for trials in seen.values()] for name in ("before", "after")}
     return {
         "arm": arm,

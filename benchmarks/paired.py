@@ -4,7 +4,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,6 @@ def unchanged(note: Path, asked: Sequence[str], *, begun: bool) -> None:
     note.write_text(json.dumps(list(asked)), encoding="utf-8")
 
 
-def digits(successes: Sequence[bool]) -> str:
-    """One digit a scene, in their order, 1 for a success."""
-    return "".join(str(int(success)) for success in successes)
-
-
 def rate(successes: Sequence[bool]) -> dict[str, Any]:
     """Success with its Wilson interval."""
     return {
@@ -86,6 +81,16 @@ def rate(successes: Sequence[bool]) -> dict[str, Any]:
         "success_rate": sum(successes) / len(successes),
         "success_wilson_95": wilson_interval(sum(successes), len(successes)),
     }
+
+
+def outcomes(successes: Sequence[bool]) -> dict[str, Any]:
+    """`rate`, and under "outcomes" one digit a scene, in their order, 1 for a success: what `trial` reads."""
+    return rate(successes) | {"outcomes": "".join(str(int(success)) for success in successes)}
+
+
+def trial(found: Mapping[str, Any]) -> list[bool]:
+    """The success of each scene that `outcomes` kept."""
+    return [digit == "1" for digit in found["outcomes"]]
 
 
 def compared(before: Sequence[float], after: Sequence[float]) -> dict[str, float | tuple[float, float]]:

@@ -20,7 +20,7 @@ from benchmarks.claims.prior import train_mixture
 from benchmarks.claims.runs import FIRST_SCENE
 from benchmarks.claims.scales import NANO, Scale
 from benchmarks.claims.summaries import success_interval
-from benchmarks.paired import contrast, rate
+from benchmarks.paired import contrast, rate, trial
 from lerobot_wam.data.recipe import MixtureRecipe
 from lerobot_wam.report.charts import interval_chart
 from lerobot_wam.report.page import NumberTable
@@ -110,23 +110,19 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
 def _summary(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Cells of one length together; a scene of the known arms is one of any of them."""
     own = [found for cell in cells for found in cell["by_seed"].values()]
-    trials = {kind: [_outcomes(found[kind]) for found in own] for kind in ("adapted", "heads_from_scratch")}
+    trials = {kind: [trial(found[kind]) for found in own] for kind in ("adapted", "heads_from_scratch")}
     before, *_ = (  # no seed changes it
-        [outcome for arm in KNOWN_ARMS for outcome in _outcomes(found[arm]["before"])] for found in own
+        [outcome for arm in KNOWN_ARMS for outcome in trial(found[arm]["before"])] for found in own
     )
-    after = [[outcome for arm in KNOWN_ARMS for outcome in _outcomes(found[arm]["after"])] for found in own]
+    after = [[outcome for arm in KNOWN_ARMS for outcome in trial(found[arm]["after"])] for found in own]
     share = [SHARE * fmean(scene) for scene in zip(*batched(before, len(before) // len(KNOWN_ARMS)), strict=True)]
-    return {kind: rate([outcome for trial in found for outcome in trial]) for kind, found in trials.items()} | {
+    return {kind: rate([outcome for tried in found for outcome in tried]) for kind, found in trials.items()} | {
         "adapted_against_heads_from_scratch": contrast(trials["heads_from_scratch"], trials["adapted"]),
         "beyond_share_of_known": contrast([share], trials["adapted"]),
         "known_arms": contrast([before], after) | {"before": fmean(before), "after": fmean(map(fmean, after))},
         "minutes_of_play": fmean(cell["minutes_of_play"] for cell in cells),
         "below_better_yardstick": fmean(found["adapted"]["below_better_yardstick"] for found in own),
     }
-
-
-def _outcomes(found: Mapping[str, Any]) -> list[bool]:
-    return [digit == "1" for digit in found["outcomes"]]
 
 
 def _table(metrics: Mapping[str, Mapping[str, Any]]) -> NumberTable:

@@ -27,7 +27,7 @@ from benchmarks.claims.scales import NANO, Scale
 from benchmarks.common import milliseconds
 from benchmarks.flash import NOISE, trained
 from benchmarks.injected_latency import observe
-from benchmarks.paired import contrast, digits, rate
+from benchmarks.paired import contrast, outcomes, rate, trial
 from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.presets import SPEEDS
 from lerobot_wam.report.charts import Series, line_chart
@@ -114,7 +114,7 @@ def acting(mode: str, steps: int) -> dict[str, Any]:
 
 
 def success(scale: Scale, mode: str, steps: int, seed: int) -> dict[str, Any]:
-    """Train a policy and try it; `outcomes` as `paired.digits`."""
+    """Train a policy and try it; what a cell's file holds."""
     study, fields = STUDIES[scale.name], acting(mode, steps)
     trials = evaluate(
         policy(scale, mode, seed),
@@ -132,9 +132,8 @@ def success(scale: Scale, mode: str, steps: int, seed: int) -> dict[str, Any]:
         "demonstrations": study.demonstrations,
         "tasks": study.tried,
         "first_scene": FIRST_SCENE,
-        **rate(trials.successes),
+        **outcomes(trials.successes),
         "progress": statistics.fmean(trials.progress),
-        "outcomes": digits(trials.successes),
     }
 
 
@@ -160,7 +159,7 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     """Success by noise mode and steps over the seeds that are there, and what one step gives up and saves."""
     trials = {
         (mode, steps): {
-            seed: [digit == "1" for digit in records[name]["metrics"]["outcomes"]]
+            seed: trial(records[name]["metrics"])
             for seed in scale.seeds
             if (name := cell_name(mode, steps, seed)) in records
         }

@@ -15,7 +15,7 @@ from benchmarks.claims.contestants import CONTESTANTS, Condition, Data, evaluate
 from benchmarks.claims.data import ARM, demonstrations
 from benchmarks.claims.prior import prior_folder, trained_prior
 from benchmarks.claims.scales import NANO, Scale
-from benchmarks.paired import digits, rate
+from benchmarks.paired import outcomes
 from lerobot_wam.data.recipe import MixtureEntry
 
 FIRST_SCENE = 100_000
@@ -103,7 +103,7 @@ def trained(scale: Scale, run: Run, videos: Sequence[MixtureEntry] = ()) -> Path
 def measured(
     scale: Scale, run: Run, conditions: Sequence[Condition], videos: Sequence[MixtureEntry] = ()
 ) -> dict[str, Any]:
-    """Train a run and try it; what a cell's file holds of it, with `outcomes` as `paired.digits`."""
+    """Train a run and try it; what a cell's file holds of it, with `paired.outcomes` of every condition."""
     policy = trained(scale, run, videos)
     found = {}
     for condition in conditions:
@@ -111,10 +111,7 @@ def measured(
         trials = evaluate(
             policy, condition, episodes=scale.episodes, seed=FIRST_SCENE, folder=folder, device=scale.device
         )
-        found[condition.name] = rate(trials.successes) | {
-            "progress": statistics.fmean(trials.progress),
-            "outcomes": digits(trials.successes),
-        }
+        found[condition.name] = outcomes(trials.successes) | {"progress": statistics.fmean(trials.progress)}
     return {
         "contestant": run.contestant,
         "size": run.size,

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.claims.findings import percent, times
-from benchmarks.paired import contrast, rate
+from benchmarks.paired import contrast, rate, trial
 from benchmarks.result_rows import words
 from lerobot_wam.report.charts import Interval, interval_chart
 from lerobot_wam.report.page import NumberTable
@@ -36,7 +36,7 @@ def group(records: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Gro
 def success(found: Group) -> dict[str, Any]:
     """Condition -> success over all seeds with its Wilson interval, and mean progress where that is known."""
     return {
-        condition: rate([success for trial in _trials(found, condition) for success in trial])
+        condition: rate([success for tried in _trials(found, condition) for success in tried])
         | {"seeds": len(found)}
         | (
             {"progress": fmean(r["metrics"]["conditions"][condition]["progress"] for r in found)}
@@ -63,7 +63,7 @@ def by_condition(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
 
 def _trials(found: Group, condition: str) -> list[list[bool]]:
     """Success of each training in each scene of a condition."""
-    return [[digit == "1" for digit in r["metrics"]["conditions"][condition]["outcomes"]] for r in found]
+    return [trial(r["metrics"]["conditions"][condition]) for r in found]
 
 
 def success_table(

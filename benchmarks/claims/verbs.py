@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.claims.scales import Scale
-from benchmarks.paired import rate
+from benchmarks.paired import outcomes, trial
 from lerobot_wam.sim.tasks import DIRECTIONS, select_tasks
 
 SPLIT = ("seen", "unseen_scenes")
@@ -26,10 +26,10 @@ def apart(scale: Scale, record: Mapping[str, Any]) -> dict[str, Any]:
         for kind, wanted in (("pushes", True), ("touches", False)):
             # Scene s plays task s mod the number of tasks, see `TabletopEnv`.
             own = [
-                outcome
-                for scene, outcome in enumerate(found["outcomes"], metrics["first_scene"])
+                success
+                for scene, success in enumerate(trial(found), metrics["first_scene"])
                 if pushes[scene % len(pushes)] == wanted
             ]
             if own:
-                conditions[f"{name}_{kind}"] = rate([digit == "1" for digit in own]) | {"outcomes": "".join(own)}
+                conditions[f"{name}_{kind}"] = outcomes(own)
     return {**record, "metrics": {**metrics, "conditions": conditions}}
