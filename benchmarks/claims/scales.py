@@ -22,7 +22,7 @@ class Scale:
         looks: Of the scenes in which they are demonstrated.
         labels: Demonstrations of each seen task: the settings of claim A.
         deciding: Those of them in which claim A is decided; they come first.
-        few: Demonstrations of each seen task in claim B and in scaling.
+        few: Demonstrations of each seen task in claim B and of the mechanism.
         fewer_tasks: Parts of `seen`, fewest tasks first, that scaling demonstrates in as many episodes.
         budgets: "clock", as much training time for all, and "samples", as many samples for all -> which of `labels`
             claim A compares by it.

@@ -1,8 +1,8 @@
 """Scaling: success where nothing was shown against the size of the network, and against the diversity of the data.
 
-Sizes learn from scratch, for a prior is of one size, from the most demonstrations and from equally many samples.
-Diversity is that of the tasks in as many demonstrations, every verb and colour of the unseen tasks always among them,
-and that of their scenes; there ours starts from the prior.
+All learn from the most demonstrations, for with fewer no one does unseen tasks beyond luck, from equally many samples,
+and from scratch: a prior is of one size, and has seen every task and look already. Diversity is that of the tasks in as
+many demonstrations, every verb and colour of the unseen tasks always among them, and that of their scenes.
 """
 
 from collections.abc import Mapping
@@ -32,10 +32,10 @@ STATEMENTS = {
 
 def settings(scale: Scale) -> dict[str, dict[str, Run]]:
     """Question -> setting, from least to most -> its run with seed 0, without its steps."""
-    whole = Run("ours_prior", scale.few, 0, 0)
-    episodes = scale.few * len(select_tasks(scale.seen))
+    whole = Run("ours_scratch", scale.labels[-1], 0, 0)
+    episodes = whole.labels * len(select_tasks(scale.seen))
     return {
-        "size": {name: Run("ours_scratch", scale.labels[-1], 0, 0, size=name) for name in scale.sizes},
+        "size": {name: replace(whole, size=name) for name in scale.sizes},
         "tasks": {
             f"{(count := len(select_tasks(tasks)))}_tasks": replace(whole, labels=episodes // count, tasks=tasks)
             for tasks in scale.fewer_tasks

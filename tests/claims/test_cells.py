@@ -103,7 +103,7 @@ def test_diversity_is_compared_at_the_same_number_of_demonstrations():
     runs = scaling.settings(CPU)
     for question in ("tasks", "scenes"):
         counts = {run.labels * len(select_tasks(run.tasks or CPU.seen)) for run in runs[question].values()}
-        assert counts == {180}
+        assert counts == {900}
     for tasks in CPU.fewer_tasks:
         stages = {stage for task in select_tasks(tasks) for stage in task.stages}
         held_out = {stage for task in select_tasks(CPU.unseen) for stage in task.stages}
