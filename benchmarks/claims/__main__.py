@@ -2,8 +2,8 @@
 
 CLAIM is `prior` (the video model that ours starts from), `a` (unseen tasks and scenes), `b` (video of other robots),
 `c` (a new robot from play), `d` (one denoising step), `counterfactual` (dreams of given actions), `scaling`,
-`mechanism` (ours without one part after the other), `repeat` (cells measured twice), or `page`, which draws up what has
-been measured so far.
+`mechanism` (ours without one part after the other), `harder` (longer and contact-rich tasks), `repeat` (cells measured
+twice), or `page`, which draws up what has been measured so far.
 """
 
 import argparse
@@ -23,6 +23,7 @@ CLAIMS = {
     "counterfactual": "counterfactual",
     "scaling": "scaling",
     "mechanism": "mechanism",
+    "harder": "harder",
     "repeat": "repeat",
 }
 """Key on the command line -> module, which has

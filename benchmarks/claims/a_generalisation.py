@@ -120,7 +120,7 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
                 ),
             ]
             if columns["video"]:
-                tables.append(map_table(columns["video"], equal))
+                tables.append(map_table(f"Where video helps (equal {equal})", columns["video"]))
         whole = {
             labels: {who: cases for who, cases in by.items() if _whole(scale, groups[labels], who)}
             for labels, by in against_each.items()

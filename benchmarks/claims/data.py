@@ -18,7 +18,7 @@ from lerobot_wam.sim.record import record
 from lerobot_wam.sim.tasks import select_tasks
 
 ARM = "viperx"
-"""The arm that claims A, B and scaling are about."""
+"""The arm whose demonstrations all claims learn from that do not name another."""
 OTHER_ARMS = ("so101", "panda", "ur5e")
 DEMONSTRATIONS, HELD_OUT, VIDEO, PRIOR, PLAY, ARMS = 7, 8, 9, 10, 11, 12
 """Seeds of recordings: two of different seeds share no scene."""
@@ -31,7 +31,9 @@ def recorded(scale: Scale, name: str, episodes: int, recipe: Recipe) -> Path:
     return root
 
 
-def demonstrations(scale: Scale, labels: int, tasks: str | None = None, looks: str | None = None) -> tuple[Path, str]:
+def demonstrations(
+    scale: Scale, labels: int, tasks: str | None = None, looks: str | None = None, arm: str = ARM
+) -> tuple[Path, str]:
     """Return a recording of expert episodes, and which of them are `labels` of each task.
 
     Args:
@@ -39,11 +41,12 @@ def demonstrations(scale: Scale, labels: int, tasks: str | None = None, looks: s
         labels: Episodes of each task.
         tasks: Others, as `select_tasks` takes them.
         looks: Others.
+        arm: Whose they are.
     """
     tasks, looks = tasks or scale.seen, looks or scale.looks
     episodes = labels * len(select_tasks(tasks))
-    name = f"demonstrations-{tasks.replace(',', '_')}-{looks}"
-    return recorded(scale, name, episodes, Recipe(tasks, ARM, seed=DEMONSTRATIONS, looks=looks)), f"0:{episodes}"
+    name = "-".join(["demonstrations", *([] if arm == ARM else [arm]), tasks.replace(",", "_"), looks])
+    return recorded(scale, name, episodes, Recipe(tasks, arm, seed=DEMONSTRATIONS, looks=looks)), f"0:{episodes}"
 
 
 def held_out(scale: Scale, tasks: str, looks: str, arm: str = ARM) -> Path:

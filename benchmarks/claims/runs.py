@@ -24,6 +24,7 @@ VARIANTS = {
     "independent_noise": ("--policy.noise_mode=independent",),
     # Not 0, for that would remove the head that the prior's weights have.
     "no_cloning": ("--policy.auxiliary_bc_weight=1e-9",),
+    "remembers": ("--policy.max_chunks=4",),
 }
 """Ours otherwise than it is: flags of its training."""
 
@@ -42,6 +43,7 @@ class Run:
         looks: Of the demonstrations' scenes; None takes the scale's.
         video: Name of the `videos` that are trained on besides.
         variant: A key of `VARIANTS`; only ours has them.
+        arm: Whose demonstrations.
     """
 
     contestant: str
@@ -53,12 +55,14 @@ class Run:
     looks: str | None = None
     video: str = "no_video"
     variant: str | None = None
+    arm: str = ARM
 
     @property
     def name(self) -> str:
         """All of it but the seed and the prior."""
         parts = [f"{self.contestant}_{self.size}", f"{self.labels}_labels", f"{self.steps}_steps"]
-        parts += [part.replace(",", "_") for part in (self.tasks, self.looks, self.variant) if part]
+        others = (self.tasks, self.looks, self.variant, None if self.arm == ARM else self.arm)
+        parts += [part.replace(",", "_") for part in others if part]
         return "-".join([*parts, self.video])
 
 
@@ -85,7 +89,7 @@ def steps(scale: Scale, budget: str, contestant: str, size: str = NANO) -> int:
 def trained(scale: Scale, run: Run, videos: Sequence[MixtureEntry] = ()) -> Path:
     """Return a run's last checkpoint, trained as far as it is not."""
     contestant = CONTESTANTS[run.contestant]
-    root, episodes = demonstrations(scale, run.labels, run.tasks, run.looks)
+    root, episodes = demonstrations(scale, run.labels, run.tasks, run.looks, run.arm)
     return train(
         contestant,
         Data(root, episodes),

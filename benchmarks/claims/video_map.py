@@ -45,7 +45,7 @@ def effect(change_95: tuple[float, float]) -> str:
     return "neutral" if low >= -NEUTRAL and high <= NEUTRAL else "open"
 
 
-def map_table(cases: Mapping[str, Mapping[str, Mapping[str, Any]]], equal: str) -> NumberTable:
+def map_table(title: str, cases: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> NumberTable:
     """The map for people; `cases` is where it was tried -> what is added -> what `video_map` says of one condition."""
 
     def cell(case: Mapping[str, Any]) -> str:
@@ -54,10 +54,9 @@ def map_table(cases: Mapping[str, Mapping[str, Mapping[str, Any]]], equal: str) 
 
     added = list(dict.fromkeys(name for by in cases.values() for name in by))
     return NumberTable(
-        f"Where video helps (equal {equal})",
+        title,
         "Success with it less success without it, in points, with 95 % intervals (as above): it helps above 0, "
-        f"hurts below, is neutral within {100 * NEUTRAL:.0f} points, else the matter is open. Rows say under which "
-        "condition, and after how many demonstrations of each task.",
+        f"hurts below, is neutral within {100 * NEUTRAL:.0f} points, else the matter is open.",
         added,
         {where: [cell(by[name]) if name in by else "" for name in added] for where, by in cases.items()},
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import common, fill_results
-from benchmarks.claims import a_generalisation, b_video, c_new_robot, page, scaling
+from benchmarks.claims import a_generalisation, b_video, c_new_robot, harder, page, scaling
 from benchmarks.claims.findings import all_of, any_of, decided, times
 from benchmarks.claims.scales import CPU
 from benchmarks.claims.summaries import against, group, success
@@ -276,6 +276,27 @@ def test_scaling_compares_the_most_with_the_least():
     size, tasks, scenes = scaling.report(CPU, records).findings
     assert (size.verdict, size.value) == ("holds", "+28 points")
     assert tasks.verdict == scenes.verdict == "undecided"
+
+
+def test_harder_tasks_are_judged_one_setting_after_the_other():
+    counts = {"ours_prior": 60, "no_video_scratch": 20, "ours_scratch": 20}
+    records = {
+        harder.cell_name("grasp_and_place", who, seed): record(
+            {"seen": digits(count), "unseen_tasks": digits(count), "unseen_scenes": digits(9)}, seed
+        )
+        for who, count in counts.items()
+        for seed in CPU.seeds
+    }
+    report = harder.report(CPU, records)
+    stages, place = report.findings
+    assert (stages.verdict, stages.note) == ("undecided", "cells are missing")
+    assert (place.verdict, place.value) == ("holds", "+37 points")
+    effects = report.metrics["video"]["grasp_and_place"]
+    assert effects["the video loss, from scratch"]["seen"]["effect"] == "neutral"
+    assert effects["the prior, video loss kept"]["unseen_tasks"]["effect"] == "helps"
+    success, video = report.tables
+    assert success.columns == [f"grasp and place, {c}" for c in ("seen", "unseen tasks", "unseen scenes")]
+    assert list(video.rows) == success.columns
 
 
 def test_the_page_says_what_holds_and_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -11,7 +11,18 @@ import pytest
 from lerobot_commands import in_process
 
 from benchmarks import common
-from benchmarks.claims import a_generalisation, b_video, c_new_robot, mechanism, page, prior, repeat, scales, scaling
+from benchmarks.claims import (
+    a_generalisation,
+    b_video,
+    c_new_robot,
+    harder,
+    mechanism,
+    page,
+    prior,
+    repeat,
+    scales,
+    scaling,
+)
 from benchmarks.claims.cells import chosen, result_file, run
 from benchmarks.claims.runs import FIRST_SCENE
 from benchmarks.claims.scales import SMOKE
@@ -136,6 +147,21 @@ def test_scaling_trains_a_smaller_network(smoke: Path):
         (smoke / "outputs/smoke/policies").glob("ours_scratch_32x1-*/seed_0/training/checkpoints/last/*/config.json")
     )
     assert json.loads(config.read_text())["dim"] == 32
+
+
+def test_harder_tasks_take_a_longer_window_or_a_gripper(smoke: Path):
+    reached = {"two_stages-no_video_scratch": 0.1, "grasp_and_place-ours_prior": 0.05}
+    for name, progress in reached.items():
+        assert measured(harder, f"{name}-seed_0")["conditions"]["seen"]["progress"] > progress, name
+    trained = {
+        folder.parents[3].name: json.loads((folder / "pretrained_model/config.json").read_text())
+        for folder in (smoke / "outputs/smoke/policies").glob("*/seed_0/training/checkpoints/last")
+        if "place" in str(folder) or "remembers" in str(folder)
+    }
+    (stages,) = (config for name, config in trained.items() if "remembers" in name)
+    (place,) = (config for name, config in trained.items() if "viperx_gripper" in name)
+    assert stages["max_chunks"] == 4
+    assert list(place["embodiments"]) == ["tabletop_video", "wam_sim_viperx_gripper"]
 
 
 def test_the_mechanism_names_what_goes_wrong_in_unseen_tasks(smoke: Path):

@@ -1,0 +1,137 @@
+"""Longer and contact-rich tasks: does video help where one image does not say what to do next, or a grasp has to hold?
+
+Claim A's four trainings of one network, which differ in the prior and in the video loss, learn two other things from
+demonstrations, for as many steps each: two stages in order, with a window of four chunks, in which they see what they
+have done; and to grasp a cube and put it on a plate, with an arm that the prior has never seen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from typing import Any
+
+from benchmarks.claims.cells import Cell
+from benchmarks.claims.contestants import Condition
+from benchmarks.claims.data import ARM
+from benchmarks.claims.findings import Finding, Report, decided, points
+from benchmarks.claims.runs import Run, measured, steps
+from benchmarks.claims.scales import Scale
+from benchmarks.claims.summaries import by_condition, group, success, success_table
+from benchmarks.claims.video_map import map_table, video_map
+from benchmarks.result_rows import words
+
+TITLE = "Longer and contact-rich tasks"
+CONTESTANTS = ("ours_prior", "no_video_scratch", "ours_scratch", "no_video_prior")
+TOGETHER = "prior and video loss together"
+"""What is judged, of `video_map.PAIRS`."""
+GAIN = 0.05
+"""More success on seen tasks that counts as more."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is demonstrated and tried.
+
+    Attributes:
+        seen: The tasks that are demonstrated, as `select_tasks` takes them.
+        unseen: The tasks that never are.
+        labels: Demonstrations of each seen task.
+        times: Steps, of those of claim A.
+        arm: Whose body it is.
+        variant: As of `Run`.
+    """
+
+    seen: str
+    unseen: str
+    labels: int
+    times: int = 1
+    arm: str = ARM
+    variant: str | None = None
+
+    def run(self, scale: Scale, contestant: str, seed: int) -> Run:
+        """A training for it."""
+        count = self.times * steps(scale, "samples", contestant)
+        return Run(contestant, self.labels, count, seed, tasks=self.seen, variant=self.variant, arm=self.arm)
+
+    def conditions(self, scale: Scale) -> tuple[Condition, ...]:
+        """As claim A's are."""
+        return (
+            Condition("seen", self.seen, scale.looks, self.arm),
+            Condition("unseen_tasks", self.unseen, scale.looks, self.arm),
+            Condition("unseen_scenes", self.seen, "unseen", self.arm),
+        )
+
+
+def settings(scale: Scale) -> dict[str, Setting]:
+    """Their names, and what they are."""
+    small = scale.name == "smoke"
+    stages = Setting("two_stage_seen", "two_stage_unseen", 16, variant="remembers")
+    place = Setting("place_seen", "place_unseen", scale.labels[-1], times=2, arm="viperx_gripper")
+    if small:  # one task each, for recordings take as long as all else
+        stages = replace(stages, seen="touch-red+touch-blue", unseen="touch-blue+touch-red")
+        place = replace(place, seen="place-red-yellow", unseen="place-red-cyan", labels=16)
+    return {"two_stages": stages, "grasp_and_place": place}
+
+
+def cells(scale: Scale) -> list[Cell]:
+    """With prior and video loss and without either, first."""
+    return [
+        Cell("harder", cell_name(name, who, seed), seed, partial(_measured, scale, setting, who, seed))
+        for seed, who, (name, setting) in product(scale.seeds, CONTESTANTS, settings(scale).items())
+    ]
+
+
+def cell_name(setting: str, contestant: str, seed: int) -> str:
+    """Name of a cell."""
+    return f"{setting}-{contestant}-seed_{seed}"
+
+
+def _measured(scale: Scale, setting: Setting, contestant: str, seed: int) -> dict[str, Any]:
+    return measured(scale, setting.run(scale, contestant, seed), setting.conditions(scale))
+
+
+def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
+    """Success in each setting, and where video helps."""
+    groups = {
+        setting: {
+            who: found
+            for who in CONTESTANTS
+            if (found := group(records, [cell_name(setting, who, seed) for seed in scale.seeds]))
+        }
+        for setting in settings(scale)
+    }
+    successes = {setting: {who: success(found) for who, found in by.items()} for setting, by in groups.items() if by}
+    video = {setting: cases for setting, by in groups.items() if (cases := video_map(by))}
+    complete = [setting for setting, by in groups.items() if len(by.get("ours_prior", ())) == len(scale.seeds)]
+    findings = [
+        _finding(name, video.get(name, {}).get(TOGETHER, {}).get("seen") if name in complete else None)
+        for name in groups
+    ]
+    if not successes:
+        return Report(findings)
+    tables = [
+        success_table("Success", "As many steps for all of a setting.", _columns(successes), "ours_prior"),
+        *([map_table("Where video helps", _columns(video))] if video else []),
+    ]
+    return Report(findings, tables, {"success": successes, "video": video})
+
+
+def _columns(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """A setting and a condition, for people -> row -> what is known of it."""
+    return {
+        f"{words(setting)}, {condition}": rows
+        for setting, by in found.items()
+        for condition, rows in by_condition(by).items()
+    }
+
+
+def _finding(setting: str, gain: Mapping[str, Any] | None) -> Finding:
+    return Finding(
+        f"{words(setting).capitalize()}: the prior and the video loss together lift success on seen tasks.",
+        f"Holds where the 95 % interval of the paired difference to the same network without either lies at "
+        f"{points(GAIN)} or above; does not where it lies below.",
+        decided(gain["change_95"] if gain else None, GAIN),
+        points(gain["change"]) if gain else "–",
+        points(*gain["change_95"]) if gain else "cells are missing",
+    )
