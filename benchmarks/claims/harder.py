@@ -65,10 +65,9 @@ class Setting:
 
 def settings(scale: Scale) -> dict[str, Setting]:
     """Their names, and what they are."""
-    small = scale.name == "smoke"
     stages = Setting("two_stage_seen", "two_stage_unseen", 16, variant="remembers")
     place = Setting("place_seen", "place_unseen", scale.labels[-1], times=2, arm="viperx_gripper")
-    if small:  # one task each, for recordings take as long as all else
+    if scale.name == "smoke":  # one task each, for recordings take as long as all else
         stages = replace(stages, seen="touch-red+touch-blue", unseen="touch-blue+touch-red")
         place = replace(place, seen="place-red-yellow", unseen="place-red-cyan", labels=16)
     return {"two_stages": stages, "grasp_and_place": place}

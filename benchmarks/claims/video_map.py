@@ -55,7 +55,7 @@ def map_table(title: str, cases: Mapping[str, Mapping[str, Mapping[str, Any]]]) 
     added = list(dict.fromkeys(name for by in cases.values() for name in by))
     return NumberTable(
         title,
-        "Success with it less success without it, in points, with 95 % intervals (as above): it helps above 0, "
+        "Success with it less success without it, in points, with its 95 % interval: it helps above 0, "
         f"hurts below, is neutral within {100 * NEUTRAL:.0f} points, else the matter is open.",
         added,
         {where: [cell(by[name]) if name in by else "" for name in added] for where, by in cases.items()},
