@@ -12,10 +12,9 @@ from itertools import product
 from typing import Any
 
 from benchmarks.claims.cells import Cell
-from benchmarks.claims.contestants import Condition
 from benchmarks.claims.data import ARM
 from benchmarks.claims.findings import Finding, Report, decided, points
-from benchmarks.claims.runs import Run, measured, steps
+from benchmarks.claims.runs import Run, conditions, measured, steps
 from benchmarks.claims.scales import Scale
 from benchmarks.claims.summaries import by_condition, group, success, success_table
 from benchmarks.claims.video_map import map_table, video_map
@@ -54,14 +53,6 @@ class Setting:
         count = self.times * steps(scale, "samples", contestant)
         return Run(contestant, self.labels, count, seed, tasks=self.seen, variant=self.variant, arm=self.arm)
 
-    def conditions(self, scale: Scale) -> tuple[Condition, ...]:
-        """As claim A's are."""
-        return (
-            Condition("seen", self.seen, scale.looks, self.arm),
-            Condition("unseen_tasks", self.unseen, scale.looks, self.arm),
-            Condition("unseen_scenes", self.seen, "unseen", self.arm),
-        )
-
 
 def settings(scale: Scale) -> dict[str, Setting]:
     """Their names, and what they are."""
@@ -87,7 +78,8 @@ def cell_name(setting: str, contestant: str, seed: int) -> str:
 
 
 def _measured(scale: Scale, setting: Setting, contestant: str, seed: int) -> dict[str, Any]:
-    return measured(scale, setting.run(scale, contestant, seed), setting.conditions(scale))
+    tried = conditions(scale, setting.seen, setting.unseen, setting.arm)
+    return measured(scale, setting.run(scale, contestant, seed), tried)
 
 
 def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:

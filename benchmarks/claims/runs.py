@@ -127,12 +127,22 @@ def measured(
     }
 
 
-def conditions(scale: Scale) -> tuple[Condition, ...]:
-    """Seen tasks in the scenes of the demonstrations; unseen tasks there; seen tasks in scenes never seen."""
+def conditions(
+    scale: Scale, seen: str | None = None, unseen: str | None = None, arm: str = ARM
+) -> tuple[Condition, ...]:
+    """Seen tasks in the scenes of the demonstrations; unseen tasks there; seen tasks in scenes never seen.
+
+    Args:
+        scale: Its tasks, in its looks.
+        seen: Other seen tasks.
+        unseen: Other unseen tasks.
+        arm: Whose body it is.
+    """
+    seen, unseen = seen or scale.seen, unseen or scale.unseen
     return (
-        Condition("seen", scale.seen, scale.looks, ARM),
-        Condition("unseen_tasks", scale.unseen, scale.looks, ARM),
-        Condition("unseen_scenes", scale.seen, "unseen", ARM),
+        Condition("seen", seen, scale.looks, arm),
+        Condition("unseen_tasks", unseen, scale.looks, arm),
+        Condition("unseen_scenes", seen, "unseen", arm),
     )
 
 
