@@ -120,7 +120,8 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
                 ),
             ]
             if columns["video"]:
-                tables.append(map_table(f"Where video helps (equal {equal})", columns["video"]))
+                rows = "Rows say under which condition, and after how many demonstrations of each seen task."
+                tables.append(map_table(f"Where video helps (equal {equal})", rows, columns["video"]))
         whole = {
             labels: {who: cases for who, cases in by.items() if _whole(scale, groups[labels], who)}
             for labels, by in against_each.items()

@@ -103,7 +103,7 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
         return Report(findings)
     tables = [
         success_table("Success", "As many steps for all of a setting.", _columns(successes), "ours_prior"),
-        *([map_table("Where video helps", _columns(video))] if video else []),
+        *([map_table("Where video helps", "Rows are settings and conditions.", _columns(video))] if video else []),
     ]
     return Report(findings, tables, {"success": successes, "video": video})
 

@@ -84,7 +84,8 @@ def success_table(
         for column, by in columns.items()
     ]
     cells = {words(row): [percent(by[row]) if row in by else "" for by in columns.values()] for row in rows}
-    return NumberTable(title, f"{text} Success with its 95 % Wilson interval.", list(columns), cells, charts, note)
+    text = f"{text} Success with its 95 % Wilson interval."
+    return NumberTable(title, text, list(columns), cells, charts, note, strong=words(strong))
 
 
 def success_interval(row: str, found: Mapping[str, Any], *, strong: bool) -> Interval:

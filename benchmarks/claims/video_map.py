@@ -45,8 +45,14 @@ def effect(change_95: tuple[float, float]) -> str:
     return "neutral" if low >= -NEUTRAL and high <= NEUTRAL else "open"
 
 
-def map_table(title: str, cases: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> NumberTable:
-    """The map for people; `cases` is where it was tried -> what is added -> what `video_map` says of one condition."""
+def map_table(title: str, rows: str, cases: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> NumberTable:
+    """The map for people.
+
+    Args:
+        title: Heading.
+        rows: What the rows are.
+        cases: Row, which is where it was tried -> what is added -> what `video_map` says of one condition.
+    """
 
     def cell(case: Mapping[str, Any]) -> str:
         low, high = (f"{100 * bound:+.0f}" for bound in case["change_95"])
@@ -55,7 +61,7 @@ def map_table(title: str, cases: Mapping[str, Mapping[str, Mapping[str, Any]]]) 
     added = list(dict.fromkeys(name for by in cases.values() for name in by))
     return NumberTable(
         title,
-        "Success with it less success without it, in points, with its 95 % interval: it helps above 0, "
+        f"{rows} Success with it less success without it, in points, with its 95 % interval: it helps above 0, "
         f"hurts below, is neutral within {100 * NEUTRAL:.0f} points, else the matter is open.",
         added,
         {where: [cell(by[name]) if name in by else "" for name in added] for where, by in cases.items()},

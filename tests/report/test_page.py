@@ -53,7 +53,15 @@ def full_report() -> ReportData:
             DreamPanel("touch blue", Media("video/mp4", b"film"), views=("imagined",)),
         ],
         tables=[
-            NumberTable("Action error", "By joint.", ["before", "after"], {"elbow": ["0.31", "0.12"]}, [chart], "Few.")
+            NumberTable(
+                "Action error",
+                "By joint.",
+                ["before", "after"],
+                {"elbow": ["0.31", "0.12"], "all": ["0.30", "0.11"]},
+                [chart],
+                "Few.",
+                strong="all",
+            )
         ],
         losses=[LossCurve("video_loss", list(range(100)), [1 / (1 + i) for i in range(100)])],
         timings=[Timing("train", 754.0, "1500 steps"), Timing("step", 0.0421), Timing("evaluate", 33.3)],
@@ -98,6 +106,7 @@ def test_page_shows_everything_given():
         "74–99 %", "0/18", "16/18", "not run", "33/36", "does nothing", "A note on seeds.", "21.37 dB",
         "waist.pos (rad)", "episode 3", "video_loss", "12 min 34 s", "42 ms", "33.3 s", "1500 steps", "1234",
         "An example processor", "Action error", "By joint.", "elbow", "0.31", "Few.",
+        '<tr class="strong"><th scope="row">all<',
         "lerobot-train --policy.type=wam\n  --steps=10", "metrics.json", "One seed only.", "ZmlsbQ==", "c3RyaXA=",
     )  # fmt: skip
     assert [text for text in shown if text not in page] == []

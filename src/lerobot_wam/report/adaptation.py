@@ -91,7 +91,8 @@ def _action_table(result: Mapping[str, Any], first: Mapping[str, Any], best: Map
         f"{joint} ({unit})" if unit else joint for joint, unit in zip(result["joints"], result["units"], strict=True)
     ]
     rows = {name: [f"{kind['errors'][i]:.4f}" for kind in columns.values()] for i, name in enumerate(names)}
-    rows["all joints, share of their range"] = [f"{100 * kind['overall']:.1f} %" for kind in columns.values()]
+    together = "all joints, share of their range"
+    rows[together] = [f"{100 * kind['overall']:.1f} %" for kind in columns.values()]
     steps = [entry["step"] for entry in result["history"]]
     lines = [Series("policy", steps, [100 * entry["overall"] for entry in result["history"]])]
     lines += [
@@ -107,6 +108,7 @@ def _action_table(result: Mapping[str, Any], first: Mapping[str, Any], best: Map
         rows,
         [line_chart("error, % of the joints' range", lines, x_label="steps")],
         f"{result['windows']} windows. A joint's range is what it moves within a chunk of the training data.",
+        strong=together,
     )
 
 

@@ -141,9 +141,10 @@ class NumberTable:
         title: Heading.
         text: What the numbers are.
         columns: Column names.
-        rows: Row name to one text a column; the last row is the one that matters.
+        rows: Row name to one text a column.
         charts: SVG charts, above the table.
         note: Said below the table.
+        strong: Name of the row that matters, if one does.
     """
 
     title: str
@@ -152,6 +153,7 @@ class NumberTable:
     rows: Mapping[str, Sequence[str]]
     charts: Sequence[str] = ()
     note: str = ""
+    strong: str | None = None
 
 
 @dataclass(frozen=True)
