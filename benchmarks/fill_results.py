@@ -101,6 +101,7 @@ FILES = {
             ("scaling", "Scaling: size and diversity", 3),
             ("counterfactual", "Does the dream follow the action?", 2),
             ("mechanism", "Mechanism: what the parts are worth", 2),
+            ("video_weight", "How much imagining should count, from the prior", 3),
             ("harder", "Longer and contact-rich tasks", 2),
             ("repeat", "Repeats: cells measured twice", 1),
         )

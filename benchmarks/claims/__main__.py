@@ -2,8 +2,8 @@
 
 CLAIM is `prior` (the video model that ours starts from), `a` (unseen tasks and scenes), `b` (video of other robots),
 `c` (a new robot from play), `d` (one denoising step), `counterfactual` (dreams of given actions), `scaling`,
-`mechanism` (ours without one part after the other), `harder` (longer and contact-rich tasks), `repeat` (cells measured
-twice), or `page`, which draws up what has been measured so far.
+`mechanism` (ours without one part after the other), `video_weight` (how much imagining should count), `harder` (longer
+and contact-rich tasks), `repeat` (cells measured twice), or `page`, which draws up what has been measured so far.
 """
 
 import argparse
@@ -23,6 +23,7 @@ CLAIMS = {
     "counterfactual": "counterfactual",
     "scaling": "scaling",
     "mechanism": "mechanism",
+    "video_weight": "video_weight",
     "harder": "harder",
     "repeat": "repeat",
 }

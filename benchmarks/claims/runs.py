@@ -24,6 +24,7 @@ VARIANTS = {
     "independent_noise": ("--policy.noise_mode=independent",),
     # Not 0, for that would remove the head that the prior's weights have.
     "no_cloning": ("--policy.auxiliary_bc_weight=1e-9",),
+    "light_video": ("--policy.video_loss_weight=0.1",),
     "remembers": ("--policy.max_chunks=4",),
 }
 """Ours otherwise than it is: flags of its training."""

@@ -22,6 +22,7 @@ from benchmarks.claims import (
     repeat,
     scales,
     scaling,
+    video_weight,
 )
 from benchmarks.claims.cells import chosen, result_file, run
 from benchmarks.claims.runs import FIRST_SCENE
@@ -172,6 +173,17 @@ def test_the_mechanism_names_what_goes_wrong_in_unseen_tasks(smoke: Path):
     run = "ours_prior_nano-40_labels-40_steps-no_cloning-no_video-nano-20_steps"
     trained = smoke / f"outputs/smoke/policies/{run}/seed_0/training/checkpoints/last/pretrained_model"
     assert json.loads((trained / "config.json").read_text())["auxiliary_bc_weight"] == 1e-9
+
+
+def test_the_video_may_count_less(smoke: Path):
+    name = "tenth_of_the_weight-40_labels-seed_0"
+    found = {name: {"metrics": measured(video_weight, name)} for name in (name, name.replace("tenth_of_the", "whole"))}
+    report = video_weight.report(SMOKE, found)
+    assert [finding.verdict for finding in report.findings].count("undecided") >= 1
+    assert set(report.metrics["40_labels"]["tenth_against"]) == {"whole_weight"}
+    run = "ours_prior_nano-40_labels-40_steps-light_video-no_video-nano-20_steps"
+    trained = smoke / f"outputs/smoke/policies/{run}/seed_0/training/checkpoints/last/pretrained_model"
+    assert json.loads((trained / "config.json").read_text())["video_loss_weight"] == 0.1
 
 
 def test_the_page_shows_dreams_of_the_prior_and_of_a_policy(smoke: Path):
