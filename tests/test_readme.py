@@ -134,7 +134,7 @@ def test_lerobot_wam_parses(words: list[str], monkeypatch: pytest.MonkeyPatch, t
     if words[0] == "embodiment":
         assert all(word.startswith("--robot.") for word in passed_on)  # each driver has its own
     else:
-        of_checkpoint = ["--policy.path=any"] if words[0] == "serve" else []
+        of_checkpoint = ["--policy.path=any"] if words[0] in ("adapt", "serve") else []
         taken_by = "lerobot-rollout" if words[0] == "drive" else "lerobot-train"
         check_flags(taken_by, [*of_checkpoint, *passed_on], monkeypatch, tmp_path)
 
