@@ -16,7 +16,7 @@ from benchmarks.claims.contestants import CONTESTANTS
 from benchmarks.claims.findings import Finding, Report, Verdict, all_of, any_of, decided, points, times
 from benchmarks.claims.runs import Run, conditions, measured, ours, steps
 from benchmarks.claims.scales import NANO, Scale
-from benchmarks.claims.summaries import Group, against, against_table, group, success, success_table
+from benchmarks.claims.summaries import Group, against, against_table, all_seeds, group, success, success_table
 from benchmarks.claims.verbs import apart
 from benchmarks.claims.video_map import map_table, video_map
 from benchmarks.result_rows import words
@@ -123,7 +123,7 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
                 rows = "Rows say under which condition, and after how many demonstrations of each seen task."
                 tables.append(map_table(f"Where video helps (equal {equal})", rows, columns["video"]))
         whole = {
-            labels: {who: cases for who, cases in by.items() if _whole(scale, groups[labels], who)}
+            labels: {who: cases for who, cases in by.items() if all_seeds(scale, groups[labels], who, CLAIMANT)}
             for labels, by in against_each.items()
         }
         deciding = [labels for labels in compared if labels in scale.deciding]
@@ -153,10 +153,6 @@ def _columns(found: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> dict[str, 
         for labels, by in found.items()
         if by
     }
-
-
-def _whole(scale: Scale, by: Mapping[str, Group], who: str) -> bool:
-    return len(by[who]) == len(by[CLAIMANT]) == len(scale.seeds)
 
 
 def _findings(

@@ -16,7 +16,7 @@ from benchmarks.claims.data import video as video_of
 from benchmarks.claims.findings import Finding, Report, decided, points, times
 from benchmarks.claims.runs import Run, conditions, measured, steps
 from benchmarks.claims.scales import Scale
-from benchmarks.claims.summaries import against, against_table, by_condition, group, success, success_table
+from benchmarks.claims.summaries import against, against_table, all_seeds, by_condition, group, success, success_table
 from lerobot_wam.data.recipe import MixtureEntry
 from lerobot_wam.sim.episodes import Recipe
 
@@ -77,7 +77,7 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
         for after, before in ((UNSEEN, WITHOUT), (UNSEEN, SEEN), (SEEN, WITHOUT))
         if {before, after} <= groups.keys()
     }
-    complete = all(len(groups.get(video, ())) == len(scale.seeds) for video in (UNSEEN, WITHOUT))
+    complete = all_seeds(scale, groups, UNSEEN, WITHOUT)
 
     return Report(
         [_finding(gains[f"{UNSEEN} against {WITHOUT}"]["unseen_tasks"] if complete else None)],

@@ -16,7 +16,7 @@ from benchmarks.claims.data import ARM
 from benchmarks.claims.findings import Finding, Report, decided, points
 from benchmarks.claims.runs import Run, conditions, measured, steps
 from benchmarks.claims.scales import Scale
-from benchmarks.claims.summaries import by_condition, group, success, success_table
+from benchmarks.claims.summaries import all_seeds, by_condition, group, success, success_table
 from benchmarks.claims.video_map import map_table, video_map
 from benchmarks.result_rows import words
 
@@ -94,7 +94,7 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     }
     successes = {setting: {who: success(found) for who, found in by.items()} for setting, by in groups.items() if by}
     video = {setting: cases for setting, by in groups.items() if (cases := video_map(by))}
-    complete = [setting for setting, by in groups.items() if len(by.get("ours_prior", ())) == len(scale.seeds)]
+    complete = [setting for setting, by in groups.items() if all_seeds(scale, by, "ours_prior")]
     findings = [
         _finding(name, video.get(name, {}).get(TOGETHER, {}).get("seen") if name in complete else None)
         for name in groups

@@ -14,7 +14,7 @@ from benchmarks.claims.findings import Finding, Report, decided, points
 from benchmarks.claims.mistakes import ENDINGS, endings
 from benchmarks.claims.runs import FIRST_SCENE, Run, conditions, measured, steps, trained
 from benchmarks.claims.scales import Scale
-from benchmarks.claims.summaries import against, against_table, by_condition, group, success, success_table
+from benchmarks.claims.summaries import against, against_table, all_seeds, by_condition, group, success, success_table
 from benchmarks.result_rows import words
 from lerobot_wam.report.page import NumberTable
 
@@ -86,9 +86,7 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
         for variant, found in groups.items()
     }
     findings = [
-        _finding(
-            part, gains[variant] if all(len(groups.get(v, ())) == len(scale.seeds) for v in (variant, WHOLE)) else None
-        )
+        _finding(part, gains[variant] if all_seeds(scale, groups, variant, WHOLE) else None)
         for variant, part in PARTS.items()
     ]
     if not groups:

@@ -14,7 +14,7 @@ from benchmarks.claims.cells import Cell
 from benchmarks.claims.findings import Finding, Report, decided, points
 from benchmarks.claims.runs import Run, conditions, measured, steps
 from benchmarks.claims.scales import Scale
-from benchmarks.claims.summaries import against, by_condition, group, success, success_table
+from benchmarks.claims.summaries import against, all_seeds, by_condition, group, success, success_table
 from benchmarks.result_rows import words
 from lerobot_wam.sim.tasks import select_tasks
 
@@ -79,7 +79,7 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
         least, *_, most = runs
         judged, statement = STATEMENTS[question]
         gain = None
-        if all(len(groups.get(name, ())) == len(scale.seeds) for name in (least, most)):
+        if all_seeds(scale, groups, least, most):
             gain = against(groups[least], groups[most])
         findings.append(
             Finding(

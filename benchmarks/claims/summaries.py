@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.claims.findings import percent, times
+from benchmarks.claims.scales import Scale
 from benchmarks.paired import contrast, rate, trial
 from benchmarks.result_rows import words
 from lerobot_wam.report.charts import Interval, interval_chart
@@ -31,6 +32,11 @@ def group(records: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Gro
         if len(set(values.values())) > 1:
             raise ValueError(f"cells of one setting differ in {key}: {values}; remove those of another time")
     return list(found.values())
+
+
+def all_seeds(scale: Scale, groups: Mapping[str, Group], *names: str) -> bool:
+    """Whether the named settings have been measured with every seed."""
+    return all(len(groups.get(name, ())) == len(scale.seeds) for name in names)
 
 
 def success(found: Group) -> dict[str, Any]:

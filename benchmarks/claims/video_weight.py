@@ -13,7 +13,7 @@ from benchmarks.claims.cells import Cell
 from benchmarks.claims.findings import Finding, Report, decided, points
 from benchmarks.claims.runs import Run, conditions, measured, steps
 from benchmarks.claims.scales import Scale
-from benchmarks.claims.summaries import against, against_table, by_condition, group, success, success_table
+from benchmarks.claims.summaries import against, against_table, all_seeds, by_condition, group, success, success_table
 from lerobot_wam.report.page import NumberTable
 
 TITLE = "How much imagining should count"
@@ -65,11 +65,7 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
         light = groups.get(LIGHT)
         gains = {weight: against(found, light) for weight, found in groups.items() if light and weight != LIGHT}
         if labels == scale.labels[-1]:
-            complete = {
-                weight: gain
-                for weight, gain in gains.items()
-                if light and len(groups[weight]) == len(light) == len(scale.seeds)
-            }
+            complete = {weight: gain for weight, gain in gains.items() if all_seeds(scale, groups, weight, LIGHT)}
         shown = f"{labels} demonstrations of each task"
         tables.append(success_table(shown, "As much training time for all.", by_condition(successes), LIGHT))
         if gains:

@@ -4,23 +4,14 @@ import json
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import common
-from benchmarks.claims import (
-    a_generalisation,
-    b_video,
-    c_new_robot,
-    harder,
-    mechanism,
-    prior,
-    repeat,
-    scaling,
-    video_weight,
-)
+from benchmarks.claims import a_generalisation, scaling
 from benchmarks.claims.__main__ import CLAIMS, main
 from benchmarks.claims.cells import Cell, chosen, command, missing, records, run
 from benchmarks.claims.scales import CPU, SCALES, SMOKE
@@ -66,14 +57,14 @@ def test_a_cell_that_fails_leaves_nothing_behind():
 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=list(SCALES))
 def test_every_cell_has_a_name_of_its_own_and_a_command_that_chooses_it_alone(scale):
-    for module in (prior, a_generalisation, b_video, c_new_robot, scaling, mechanism, video_weight, harder, repeat):
-        cells = module.cells(scale)
+    for name in CLAIMS.values():
+        cells = import_module(f"benchmarks.claims.{name}").cells(scale)
         names = [cell.name for cell in cells]
         assert len(set(names)) == len(names)
         for cell in cells:
             *_, key, at, only = shlex.split(command(scale, cell))
             assert (key, at) == (cell.claim, f"--scale={scale.name}")
-            assert CLAIMS[key] == module.__name__.rpartition(".")[2]
+            assert CLAIMS[key] == name
             assert chosen(cells, only.removeprefix("--only=")) == [cell]
 
 
