@@ -10,7 +10,7 @@ from benchmarks.result_rows import Record, Row, change, interval, leaves, rate, 
 def claim_rows(where: str, record: Record) -> list[Row]:
     """Verdicts by the rules that were fixed beforehand."""
     return [
-        (f"{claim}{where}", f"{found['verdict']}: {found['value']}", found["note"])
+        (f"{claim}{where}", ": ".join(filter(None, (found["verdict"], found["value"]))), found["note"])
         for claim, found in record["metrics"]["verdicts"].items()
     ]
 

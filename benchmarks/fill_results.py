@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.claim_rows import claim_rows, claim_tables
+from benchmarks.claims.findings import NOT_YET
 from benchmarks.result_rows import (
     Record,
     Row,
@@ -46,7 +47,6 @@ RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 COLUMNS = ("What", "Result", "n, 95 % interval", "Machine", "Date", "Commit", "Command")
 PROVENANCE = ("command", "date", "commit", "machine", "metrics")
-NOT_YET = "not yet measured"
 
 
 def load(path: Path) -> Record | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.claims.cells import Cell
 from benchmarks.claims.contestants import CONTESTANTS
-from benchmarks.claims.findings import Finding, Report, Verdict, all_of, any_of, decided, points, times
+from benchmarks.claims.findings import Finding, Report, Verdict, all_of, any_of, decided, not_yet, points, times
 from benchmarks.claims.runs import Run, conditions, measured, ours, steps
 from benchmarks.claims.scales import NANO, Scale
 from benchmarks.claims.summaries import Group, against, against_table, all_seeds, group, success, success_table
@@ -185,46 +185,40 @@ def _findings(
             for labels in deciding
             if (measured := cases(labels, condition))
         ]
-        value, note = "–", "cells are missing"
-        if hardest:
-            best, who, labels = max(hardest)
-            case = found[labels][who][condition]
-            value = times(best)
-            note = (
-                f"against {CONTESTANTS[who].label} after {labels} demonstrations: {times(*case['ratio_95'] or ())}, "
-                f"{points(*case['change_95'])}"
-            )
-        findings.append(
-            Finding(
-                f"{condition.replace('_', ' ').capitalize()}{when}, {budget} budget: ours from the prior succeeds at "
-                "least twice as often as every action-only policy.",
-                f"Holds where, after {' or '.join(map(str, deciding))} demonstrations of each task, the 95 % "
-                f"interval of the ratio to each ({'; '.join(CONTESTANTS[who].label for who in rivals)}) lies at "
-                f"{GOAL:g} or above; does not where, after each of these, one interval lies below.",
-                any_of(verdict(labels, condition, "ratio_95", GOAL) for labels in deciding),
-                value,
-                note,
-            )
+        claim = (
+            f"{condition.replace('_', ' ').capitalize()}{when}, {budget} budget: ours from the prior succeeds at "
+            "least twice as often as every action-only policy."
         )
+        rule = (
+            f"Holds where, after {' or '.join(map(str, deciding))} demonstrations of each task, the 95 % "
+            f"interval of the ratio to each ({'; '.join(CONTESTANTS[who].label for who in rivals)}) lies at "
+            f"{GOAL:g} or above; does not where, after each of these, one interval lies below."
+        )
+        if not hardest:
+            findings.append(not_yet(claim, rule))
+            continue
+        best, who, labels = max(hardest)
+        case = found[labels][who][condition]
+        note = (
+            f"against {CONTESTANTS[who].label} after {labels} demonstrations: {times(*case['ratio_95'] or ())}, "
+            f"{points(*case['change_95'])}"
+        )
+        reached = any_of(verdict(labels, condition, "ratio_95", GOAL) for labels in deciding)
+        findings.append(Finding(claim, rule, reached, times(best), note))
     changes = [
         (case["change"], who, labels) for labels in deciding for who, case in (cases(labels, "seen") or {}).items()
     ]
-    value, note = "–", "cells are missing"
-    if changes:
-        worst, who, labels = min(changes)
-        value = points(worst)
-        note = (
-            f"against {CONTESTANTS[who].label} after {labels} demonstrations: "
-            f"{points(*found[labels][who]['seen']['change_95'])}"
-        )
-    findings.append(
-        Finding(
-            f"Seen tasks{when}, {budget} budget: ours from the prior is not below the best action-only policy.",
-            f"Holds where the 95 % interval of every paired difference lies above {-100 * MARGIN:.0f} points, after "
-            "each number of demonstrations; does not where one lies below.",
-            all_of(verdict(labels, "seen", "change_95", -MARGIN) for labels in deciding),
-            value,
-            note,
-        )
+    claim = f"Seen tasks{when}, {budget} budget: ours from the prior is not below the best action-only policy."
+    rule = (
+        f"Holds where the 95 % interval of every paired difference lies above {-100 * MARGIN:.0f} points, after each "
+        "number of demonstrations; does not where one lies below."
     )
-    return findings
+    if not changes:
+        return [*findings, not_yet(claim, rule)]
+    worst, who, labels = min(changes)
+    note = (
+        f"against {CONTESTANTS[who].label} after {labels} demonstrations: "
+        f"{points(*found[labels][who]['seen']['change_95'])}"
+    )
+    reached = all_of(verdict(labels, "seen", "change_95", -MARGIN) for labels in deciding)
+    return [*findings, Finding(claim, rule, reached, points(worst), note)]

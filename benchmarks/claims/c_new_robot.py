@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.adaptation import measure
 from benchmarks.claims.cells import Cell
 from benchmarks.claims.data import ARM, ARMS, OTHER_ARMS, PLAY, entry, first_minutes, minutes, recorded
-from benchmarks.claims.findings import Finding, Report, Verdict, all_of, decided, percent, points
+from benchmarks.claims.findings import Finding, Report, all_of, decided, not_yet, percent, points
 from benchmarks.claims.prior import train_mixture
 from benchmarks.claims.runs import FIRST_SCENE
 from benchmarks.claims.scales import NANO, Scale
@@ -88,23 +88,29 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     metrics = {f"{length:g}_minutes": _summary(cells) for length, cells in found.items() if cells}
     most = f"{scale.play_minutes[-1]:g}_minutes"
     case = metrics[most] if len(found[scale.play_minutes[-1]]) == len(scale.seeds) else None
-    verdict: Verdict = "undecided"
-    if case:
-        reached = decided(case["beyond_share_of_known"]["change_95"], 0)
-        verdict = all_of((reached, decided(case["known_arms"]["change_95"], LOSS)))
-    finding = Finding(
-        f"{scale.play_minutes[-1]:g} minutes of play move the policy to a new robot, and it keeps its skills.",
+    finding = _finding(f"{scale.play_minutes[-1]:g}", case)
+    return Report([finding], [_table(metrics)] if metrics else [], metrics)
+
+
+def _finding(minutes: str, case: Mapping[str, Any] | None) -> Finding:
+    claim = f"{minutes} minutes of play move the policy to a new robot, and it keeps its skills."
+    rule = (
         f"Holds where success on instructed tasks there less {100 * SHARE:.0f} % of the known arms' lies, with its "
         f"95 % interval, at 0 or above, and the change of the known arms, with its own, at {100 * LOSS:.0f} points or "
-        "above; does not where one lies below.",
-        verdict,
-        percent(case["adapted"]) if case else "–",
-        f"known arms {100 * case['known_arms']['before']:.0f} % before, {points(*case['known_arms']['change_95'])} "
-        f"after; heads from scratch on the same play {percent(case['heads_from_scratch'])}"
-        if case
-        else "cells are missing",
+        "above; does not where one lies below."
     )
-    return Report([finding], [_table(metrics)] if metrics else [], metrics)
+    if not case:
+        return not_yet(claim, rule)
+    known = case["known_arms"]
+    reached = decided(case["beyond_share_of_known"]["change_95"], 0)
+    return Finding(
+        claim,
+        rule,
+        all_of((reached, decided(known["change_95"], LOSS))),
+        percent(case["adapted"]),
+        f"known arms {100 * known['before']:.0f} % before, {points(*known['change_95'])} after; heads from scratch on "
+        f"the same play {percent(case['heads_from_scratch'])}",
+    )
 
 
 def _summary(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from benchmarks.claims.branches import CHUNKS, HOLD, REVERSED
 from benchmarks.claims.cells import Cell
 from benchmarks.claims.contestants import CONTESTANTS, Data, train
 from benchmarks.claims.data import ARM, entry, held_out, recorded
-from benchmarks.claims.findings import Finding, Report, all_of, decided
+from benchmarks.claims.findings import Finding, Report, all_of, decided, not_yet
 from benchmarks.claims.imagination import begin, measure, simulated
 from benchmarks.claims.runs import steps
 from benchmarks.claims.scales import NANO, Scale
@@ -135,26 +135,32 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     groups = {
         name: [r["metrics"] for seed in scale.seeds if (r := records.get(f"{name}-seed_{seed}"))] for name in TRAININGS
     }
-    identified, cosine = "simulate.dream.identified", "simulate.dream.direction_cosine"
-    findings = [
-        Finding(
-            f"Given actions, a policy dreams what they lead to (training: {words(name)}).",
-            f"Holds where the 95 % intervals say that at least {100 * FOLLOWS:.0f} % of its dreams are closest to the "
-            f"film of their own chunk, of {len(CHUNKS)}, and that the dreamed motion has a cosine of {FOLLOWS:g} or "
-            "more with the simulator's; does not where one says less.",
-            all_of(decided(mean(group, path)[1:], FOLLOWS) for path in (identified, cosine))
-            if len(group) == len(scale.seeds)
-            else "undecided",
-            _text(mean(group, identified)) if group else "–",
-            f"by chance {1 / len(CHUNKS):.2f}; cosine {_text(mean(group, cosine))}" if group else "not yet measured",
-        )
-        for name, group in groups.items()
-    ]
+    findings = [_finding(name, group if len(group) == len(scale.seeds) else None) for name, group in groups.items()]
     there = {words(name): group for name, group in groups.items() if group}
     rows = {row: {name: _text(mean(group, path)) for name, group in there.items()} for row, path in ROWS.items()}
     about = f"Means over {STARTS[scale.name]} states and all seeds, with 95 % intervals over the states."
-    table = NumberTable(TITLE, about, tuple(there), {row: list(texts.values()) for row, texts in rows.items()})
+    lines = {row: list(texts.values()) for row, texts in rows.items()}
+    table = NumberTable("What was asked", about, tuple(there), lines)
     return Report(findings, [table] if there else [], {"by_training": rows} if there else {})
+
+
+def _finding(name: str, group: Sequence[Mapping[str, Any]] | None) -> Finding:
+    claim = f"Given actions, a policy dreams what they lead to (training: {words(name)})."
+    rule = (
+        f"Holds where the 95 % intervals say that at least {100 * FOLLOWS:.0f} % of its dreams are closest to the "
+        f"film of their own chunk, of {len(CHUNKS)}, and that the dreamed motion has a cosine of {FOLLOWS:g} or "
+        "more with the simulator's; does not where one says less."
+    )
+    if not group:
+        return not_yet(claim, rule)
+    identified, cosine = (mean(group, f"simulate.dream.{what}") for what in ("identified", "direction_cosine"))
+    return Finding(
+        claim,
+        rule,
+        all_of(decided(bounds, FOLLOWS) for _, *bounds in (identified, cosine)),
+        _text(identified),
+        f"by chance {1 / len(CHUNKS):.2f}; cosine {_text(cosine)}",
+    )
 
 
 def mean(group: Sequence[Mapping[str, Any]], path: str) -> list[float]:

@@ -21,7 +21,7 @@ import torch
 from benchmarks.claims.cells import Cell
 from benchmarks.claims.contestants import Condition, evaluate
 from benchmarks.claims.data import ARM
-from benchmarks.claims.findings import Finding, Report, decided, percent, points
+from benchmarks.claims.findings import Finding, Report, by_change, percent
 from benchmarks.claims.runs import FIRST_SCENE
 from benchmarks.claims.scales import NANO, Scale
 from benchmarks.common import milliseconds
@@ -179,17 +179,8 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     latency = records[LATENCY]["metrics"]["chunk_latency_p50_ms_by_steps"] if LATENCY in records else {}
 
     def finding(name: str, claim: str, rule: str, goal: float) -> Finding:
-        change = changes[name]
         complete = all(len(trials[way]) == len(scale.seeds) for way in pairs[name])
-        return Finding(
-            claim,
-            rule,
-            decided(change["change_95"] if complete else None, goal),
-            points(change["change"]) if change else "–",
-            f"{points(*change['change_95'])}, {change['scenes']} scenes, {change['seeds']} seeds"
-            if change
-            else "not yet measured",
-        )
+        return by_change(claim, rule, changes[name] if complete else None, goal, scale.seeds)
 
     findings = [
         finding(

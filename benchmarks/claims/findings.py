@@ -8,6 +8,8 @@ from typing import Any, Literal
 from lerobot_wam.report.page import Finding, NumberTable
 
 Verdict = Literal["holds", "does not hold", "undecided"]
+NOT_YET: Literal["not yet measured"] = "not yet measured"
+"""In place of a verdict, where cells are missing."""
 NO_INTERVAL = "too few successes"
 """Said of a ratio whose interval `paired.contrast` leaves out."""
 
@@ -27,11 +29,32 @@ class Report:
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
 
+def not_yet(claim: str, rule: str) -> Finding:
+    """A claim whose cells are missing."""
+    return Finding(claim, rule, NOT_YET, "", "cells are missing")
+
+
+def by_change(claim: str, rule: str, change: Mapping[str, Any] | None, goal: float, seeds: Sequence[int]) -> Finding:
+    """A claim that the interval of a paired difference decides.
+
+    Args:
+        claim: What is claimed.
+        rule: When it holds.
+        change: What `paired.contrast` says; None where cells are missing.
+        goal: The least difference that counts.
+        seeds: Of the trainings that are compared.
+    """
+    if not change:
+        return not_yet(claim, rule)
+    note = f"{points(*change['change_95'])}, {change['scenes']} scenes, {len(seeds)} seeds"
+    return Finding(claim, rule, decided(change["change_95"], goal), points(change["change"]), note)
+
+
 def decided(interval: Sequence[float] | None, goal: float) -> Verdict:
     """Say whether a number reaches a goal: its interval lies at or above it, below it, or on both sides.
 
     Args:
-        interval: Lower and upper bound; None where it was not measured. Bounds may be infinite or nan (unknown).
+        interval: Lower and upper bound; None where there is none. Bounds may be infinite or nan (unknown).
         goal: The least that counts as reached.
     """
     if interval is None or any(math.isnan(bound) for bound in interval):

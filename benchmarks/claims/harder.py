@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.claims.cells import Cell
 from benchmarks.claims.data import ARM
-from benchmarks.claims.findings import Finding, Report, decided, points
+from benchmarks.claims.findings import Report, by_change, points
 from benchmarks.claims.runs import Run, conditions, measured, steps
 from benchmarks.claims.scales import Scale
 from benchmarks.claims.summaries import all_seeds, by_condition, group, success, success_table
@@ -96,7 +96,14 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     video = {setting: cases for setting, by in groups.items() if (cases := video_map(by))}
     complete = [setting for setting, by in groups.items() if all_seeds(scale, by, "ours_prior")]
     findings = [
-        _finding(name, video.get(name, {}).get(TOGETHER, {}).get("seen") if name in complete else None)
+        by_change(
+            f"{words(name).capitalize()}: the prior and the video loss together lift success on seen tasks.",
+            f"Holds where the 95 % interval of the paired difference to the same network without either lies at "
+            f"{points(GAIN)} or above; does not where it lies below.",
+            video[name].get(TOGETHER, {}).get("seen") if name in complete else None,
+            GAIN,
+            scale.seeds,
+        )
         for name in groups
     ]
     if not successes:
@@ -115,14 +122,3 @@ def _columns(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, 
         for setting, by in found.items()
         for condition, rows in by_condition(by).items()
     }
-
-
-def _finding(setting: str, gain: Mapping[str, Any] | None) -> Finding:
-    return Finding(
-        f"{words(setting).capitalize()}: the prior and the video loss together lift success on seen tasks.",
-        f"Holds where the 95 % interval of the paired difference to the same network without either lies at "
-        f"{points(GAIN)} or above; does not where it lies below.",
-        decided(gain["change_95"] if gain else None, GAIN),
-        points(gain["change"]) if gain else "–",
-        points(*gain["change_95"]) if gain else "cells are missing",
-    )

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.claims.cells import Cell
-from benchmarks.claims.findings import Finding, Report, decided, points
+from benchmarks.claims.findings import Report, by_change, points
 from benchmarks.claims.mistakes import ENDINGS, endings
 from benchmarks.claims.runs import FIRST_SCENE, Run, conditions, measured, steps, trained
 from benchmarks.claims.scales import Scale
@@ -23,7 +23,7 @@ WHOLE = "whole"
 PARTS = {
     "no_prior": "the prior",
     "no_video_loss": "the video loss",
-    "neither": "both",
+    "neither": "the prior and the video loss together",
     "independent_noise": "coupled noise",
     "no_cloning": "the behaviour-cloning loss",
 }
@@ -86,7 +86,14 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
         for variant, found in groups.items()
     }
     findings = [
-        _finding(part, gains[variant] if all_seeds(scale, groups, variant, WHOLE) else None)
+        by_change(
+            f"Success on seen tasks is owed to {part}.",
+            f"Holds where the 95 % interval of the paired difference lies at {points(WORTH)} or above; does not where "
+            "it lies below.",
+            gains[variant]["seen"] if all_seeds(scale, groups, variant, WHOLE) else None,
+            WORTH,
+            scale.seeds,
+        )
         for variant, part in PARTS.items()
     ]
     if not groups:
@@ -96,24 +103,12 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
         against_table("The whole against each", by_condition(gains)),
         NumberTable(
             "How episodes of unseen tasks end",
-            f"Which cube the arm goes to, and which way it pushes it; {scale.episodes} episodes a training.",
+            f"Which cube the arm goes to, and which way it pushes it, over all seeds; {scale.episodes} episodes each.",
             ENDINGS,
             {words(variant): [str(count) for count in counts.values()] for variant, counts in ends.items()},
         ),
     ]
     return Report(findings, tables, {"success": successes, "whole_against": gains, "endings_of_unseen_tasks": ends})
-
-
-def _finding(part: str, gain: Mapping[str, Any] | None) -> Finding:
-    seen = gain["seen"] if gain else None
-    return Finding(
-        f"{part[0].upper()}{part[1:]}: success on seen tasks owes to it.",
-        f"Holds where the 95 % interval of the paired difference lies at {points(WORTH)} or above; does not where it "
-        "lies below.",
-        decided(seen["change_95"] if seen else None, WORTH),
-        points(seen["change"]) if seen else "–",
-        points(*seen["change_95"]) if seen else "cells are missing",
-    )
 
 
 def _lacks() -> str:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from benchmarks.claims.a_generalisation import CLAIMANT
 from benchmarks.claims.cells import Cell, claim_command, missing, records, summarise
 from benchmarks.claims.data import held_out
-from benchmarks.claims.findings import Report, Verdict
+from benchmarks.claims.findings import NOT_YET, Report, Verdict
 from benchmarks.claims.prior import dreams, prior_folder
 from benchmarks.claims.scales import NANO, Scale
 from benchmarks.claims.training import last_checkpoint
@@ -52,7 +52,11 @@ def write(scale: Scale, claims: Mapping[str, str]) -> Path:
         title=f"The claims of World Action Models, at {scale.name} scale",
         lead="The claims of the paper, tested on a tabletop with four simulated arms. The goals were fixed beforehand, "
         "and whatever comes out is published: a claim that does not hold at this size is a finding.",
-        headlines=[Headline(str(verdicts.count(verdict)), verdict) for verdict in get_args(Verdict)],
+        headlines=[
+            Headline(str(verdicts.count(verdict)), verdict)
+            for verdict in (*get_args(Verdict), NOT_YET)
+            if verdict != NOT_YET or NOT_YET in verdicts
+        ],
         findings=findings,
         tables=tables,
         dreams=_dreams(scale),
@@ -60,7 +64,8 @@ def write(scale: Scale, claims: Mapping[str, str]) -> Path:
         commands=[*commands, Command("This page", claim_command(scale, "page"))],
         notes=[
             "Success is that of the last checkpoint; nothing was chosen by it.",
-            "Intervals are over scenes, and for ratios also over trainings; with few trainings they are too narrow.",
+            "Intervals of success are over episodes, those of ratios and differences over scenes and trainings; with "
+            "so few trainings they are too narrow.",
             "Machine and versions are those of the newest cell.",
         ],
     )

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.claims import a_generalisation
 from benchmarks.claims.cells import Cell, chosen, records, run
 from benchmarks.claims.contestants import CONTESTANTS
-from benchmarks.claims.findings import Finding, Report, Verdict, all_of
+from benchmarks.claims.findings import Finding, Report, Verdict, all_of, not_yet
 from benchmarks.claims.scales import NANO, Scale
 from benchmarks.result_rows import leaves
 from lerobot_wam.report.page import NumberTable
@@ -54,15 +54,14 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     verdicts: list[Verdict] = ["does not hold" if metrics["different"] else "holds" for metrics in found.values()]
     if len(found) < len(cells(scale)):
         verdicts.append("undecided")
+    claim = "A cell that is measured once more, from nothing, gives the same numbers."
+    rule = "Holds where every value is the same to the last digit, success in each scene among them."
+    if not found:
+        return Report([not_yet(claim, rule)])
     values = sum(metrics["values"] for metrics in found.values())
     different = sum(len(metrics["different"]) for metrics in found.values())
-    finding = Finding(
-        "A cell that is measured once more, from nothing, gives the same numbers.",
-        "Holds where every value is the same to the last digit, success in each scene among them.",
-        all_of(verdicts),
-        f"{values - different} of {values} values the same" if found else "–",
-        f"cells: {len(found)}" if found else "cells are missing",
-    )
+    same = f"{values - different} of {values} values the same"
+    finding = Finding(claim, rule, all_of(verdicts), same, f"cells: {len(found)}")
     rows = {
         name: [
             str(metrics["values"]),
@@ -74,4 +73,4 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     table = NumberTable(
         "Measured again", "Recorded, trained and tried in an empty folder.", ("values", "different", "first"), rows
     )
-    return Report([finding], [table] if rows else [], found)
+    return Report([finding], [table], found)

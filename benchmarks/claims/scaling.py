@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.claims.cells import Cell
-from benchmarks.claims.findings import Finding, Report, decided, points
+from benchmarks.claims.findings import Report, by_change, points
 from benchmarks.claims.runs import Run, conditions, measured, steps
 from benchmarks.claims.scales import Scale
 from benchmarks.claims.summaries import against, all_seeds, by_condition, group, success, success_table
@@ -82,13 +82,13 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
         if all_seeds(scale, groups, least, most):
             gain = against(groups[least], groups[most])
         findings.append(
-            Finding(
+            by_change(
                 f"{statement} ({words(most)} against {words(least)}).",
                 f"Holds where the 95 % interval of the paired difference lies at {points(GOAL)} or above; does not "
                 "where it lies below.",
-                decided(gain[judged]["change_95"] if gain else None, GOAL),
-                points(gain[judged]["change"]) if gain else "–",
-                points(*gain[judged]["change_95"]) if gain else "cells are missing",
+                gain[judged] if gain else None,
+                GOAL,
+                scale.seeds,
             )
         )
         if groups:

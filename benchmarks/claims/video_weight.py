@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any
 
 from benchmarks.claims.cells import Cell
-from benchmarks.claims.findings import Finding, Report, decided, points
+from benchmarks.claims.findings import Report, by_change
 from benchmarks.claims.runs import Run, conditions, measured, steps
 from benchmarks.claims.scales import Scale
 from benchmarks.claims.summaries import against, against_table, all_seeds, by_condition, group, success, success_table
@@ -71,17 +71,15 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
         if gains:
             tables.append(against_table(f"A tenth of the weight against each, {shown}", by_condition(gains)))
         metrics[f"{labels}_labels"] = {"success": successes, "tenth_against": gains}
-    return Report([_finding(question, complete) for question in QUESTIONS], tables, metrics)
-
-
-def _finding(question: str, gains: Mapping[str, Any]) -> Finding:
-    other, condition = QUESTIONS[question]
-    gain = gains[other][condition] if other in gains else None
-    return Finding(
-        f"From the prior, {question}.",
-        "Holds where the 95 % interval of the paired difference, after the most demonstrations, lies above 0; does not "
-        "where it lies below.",
-        decided(gain["change_95"] if gain else None, 0),
-        points(gain["change"]) if gain else "–",
-        points(*gain["change_95"]) if gain else "cells are missing",
-    )
+    findings = [
+        by_change(
+            f"From the prior, {question}.",
+            "Holds where the 95 % interval of the paired difference, after the most demonstrations, lies above 0; does "
+            "not where it lies below.",
+            complete.get(other, {}).get(condition),
+            0,
+            scale.seeds,
+        )
+        for question, (other, condition) in QUESTIONS.items()
+    ]
+    return Report(findings, tables, metrics)

@@ -13,6 +13,7 @@ pytest.importorskip("mujoco")
 
 from benchmarks.claims import counterfactual
 from benchmarks.claims.branches import CHUNKS, HOLD, Start, execute, motion, snapshot
+from benchmarks.claims.findings import NOT_YET
 from benchmarks.claims.imagination import begin, identified, likeness, measure, validity
 from benchmarks.claims.scales import CPU, SMOKE
 from lerobot_wam.data.recipe import MixtureEntry
@@ -158,9 +159,9 @@ def test_dreams_follow_where_both_film_and_motion_say_so_in_every_training():
         "independent": "holds",
         "coupled": "does not hold",
         "given": "does not hold",
-        "given_play": "undecided",
+        "given_play": NOT_YET,
     }
-    assert set(verdicts(independent=[good] * 2).values()) == {"undecided"}
+    assert set(verdicts(independent=[good] * 2).values()) == {NOT_YET}
 
 
 def test_the_picture_shows_every_chunk_twice():

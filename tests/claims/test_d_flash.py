@@ -13,6 +13,7 @@ from benchmarks import common
 from benchmarks.claims import d_flash, scales
 from benchmarks.claims.cells import result_file, run
 from benchmarks.claims.data import entry
+from benchmarks.claims.findings import NOT_YET
 from benchmarks.claims.prior import video_loss
 from benchmarks.claims.scales import CPU, SMOKE
 from lerobot_wam.modeling_wam import WAMPolicy
@@ -55,9 +56,9 @@ def test_nothing_is_decided_while_a_training_is_missing():
     records = every("0011" * 25, "1111" * 25, "1111" * 25)
     del records[d_flash.cell_name("decoupled", 1, 2)]
     found = d_flash.report(CPU, records)
-    assert [finding.verdict for finding in found.findings] == ["undecided", "undecided"]
+    assert [finding.verdict for finding in found.findings] == [NOT_YET, NOT_YET]
     assert found.metrics["changes"]["nearly_as_good"]["seeds"] == 2
-    assert [finding.note for finding in d_flash.report(CPU, {}).findings] == ["not yet measured"] * 2
+    assert [finding.verdict for finding in d_flash.report(CPU, {}).findings] == [NOT_YET, NOT_YET]
 
 
 def test_time_stands_beside_success():

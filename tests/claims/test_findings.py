@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import common, fill_results
 from benchmarks.claims import a_generalisation, b_video, c_new_robot, harder, page, scaling
-from benchmarks.claims.findings import all_of, any_of, decided, times
+from benchmarks.claims.findings import NOT_YET, all_of, any_of, decided, times
 from benchmarks.claims.scales import CPU
 from benchmarks.claims.summaries import against, group, success
 from benchmarks.claims.verbs import apart
@@ -145,14 +145,14 @@ def test_claim_a_holds_only_against_every_action_only_policy():
     assert "against ACT" in tasks.note
 
 
-def test_claim_a_is_undecided_while_a_seed_is_missing_but_shows_what_there_is():
+def test_claim_a_is_not_measured_while_a_seed_is_missing_but_shows_what_there_is():
     scale = replace(CPU, budgets={"clock": CPU.deciding})
     both = {"seen": digits(90), "unseen_tasks": digits(80), "unseen_scenes": digits(40)}
     records = claim_a(scale, both, both)
     for labels in scale.deciding:
         del records[f"act-{labels}_labels-clock-seed_2"]
     report = a_generalisation.report(scale, records)
-    assert {finding.verdict for finding in report.findings} == {"undecided"}
+    assert {finding.verdict for finding in report.findings} == {NOT_YET}
     assert report.metrics["clock"]["success"]["5_labels"]["act"]["seen"]["seeds"] == 2
     table = report.tables[0]
     assert list(table.rows)[-1] == "ours prior"
@@ -223,7 +223,7 @@ def test_claim_b_asks_for_42_percent_more():
     assert verdict(20, 80) == "holds"
     assert verdict(60, 66) == "does not hold"
     assert verdict(40, 58) == "undecided"
-    assert b_video.report(CPU, {}).findings[0].verdict == "undecided"
+    assert b_video.report(CPU, {}).findings[0].verdict == NOT_YET
 
 
 def new_robot(adapted: int, after: float) -> dict[str, Any]:
@@ -275,7 +275,7 @@ def test_scaling_compares_the_most_with_the_least():
     }
     size, tasks, scenes = scaling.report(CPU, records).findings
     assert (size.verdict, size.value) == ("holds", "+28 points")
-    assert tasks.verdict == scenes.verdict == "undecided"
+    assert tasks.verdict == scenes.verdict == NOT_YET
 
 
 def test_harder_tasks_are_judged_one_setting_after_the_other():
@@ -289,7 +289,7 @@ def test_harder_tasks_are_judged_one_setting_after_the_other():
     }
     report = harder.report(CPU, records)
     stages, place = report.findings
-    assert (stages.verdict, stages.note) == ("undecided", "cells are missing")
+    assert (stages.verdict, stages.note) == (NOT_YET, "cells are missing")
     assert (place.verdict, place.value) == ("holds", "+37 points")
     effects = report.metrics["video"]["grasp_and_place"]
     assert effects["the video loss, from scratch"]["seen"]["effect"] == "neutral"

@@ -63,14 +63,14 @@ class Finding:
     Attributes:
         claim: The sentence.
         rule: When it holds and when not, fixed before anything was measured.
-        verdict: By that rule; "undecided" too where measurements are missing.
+        verdict: By that rule.
         value: The number that matters, for people.
         note: Its interval and what it is of.
     """
 
     claim: str
     rule: str
-    verdict: Literal["holds", "does not hold", "undecided"]
+    verdict: Literal["holds", "does not hold", "undecided", "not yet measured"]
     value: str
     note: str = ""
 
