@@ -45,8 +45,8 @@ from benchmarks.result_rows import (
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
-COLUMNS = ("What", "Result", "n, 95 % interval", "Machine", "Date", "Commit", "Command")
-PROVENANCE = ("command", "date", "commit", "machine", "metrics")
+COLUMNS = ("What", "Result", "n, 95 % interval", "Seed", "Machine", "Date", "Commit", "Command")
+PROVENANCE = ("command", "date", "commit", "machine", "versions", "seed", "metrics")
 
 
 def load(path: Path) -> Record | None:
@@ -139,10 +139,16 @@ def summary(folder: Path, count: Callable[[Result], int | None] = lambda result:
     for name, result in FILES.items():
         record = load(folder / f"{name}.json")
         if record is not None:
-            source = (machine(record), str(record["date"])[:10], f"`{record['commit']}`", f"`{record['command']}`")
+            source = (
+                shown(record["seed"]),
+                machine(record),
+                str(record["date"])[:10],
+                f"`{record['commit']}`",
+                f"`{record['command']}`",
+            )
             rows += [(*row, *source) for row in result.rows(result.place, record)[: count(result)]]
         elif result.expected and count(result) != 0:
-            rows.append((result.title, NOT_YET, *[""] * 5))
+            rows.append((result.title, NOT_YET, *[""] * (len(COLUMNS) - 2)))
     return table(COLUMNS, rows)
 
 
@@ -158,10 +164,9 @@ def results_page(folder: Path) -> str:
             missing = f"## {result.title}\n\nNot yet measured: `benchmarks/results/{name}.json` does not exist."
             parts += [missing] if result.expected else []
             continue
-        seed = record.get("seed")
         parts.append(
             f"## {result.title}\n\n`benchmarks/results/{name}.json`: {str(record['date'])[:10]}, commit "
-            f"`{record['commit']}`, {machine(record)}{'' if seed is None else f', seed {seed}'}.\n\n"
+            f"`{record['commit']}`, {machine(record)}, seed {shown(record['seed'])}.\n\n"
             f"```bash\n{record['command']}\n```"
         )
         metrics = dict(record["metrics"])

@@ -272,13 +272,21 @@ def test_results_become_rows(tmp_path: Path):
         "plan": {"quick": False, "dreams": 24, "steps": 1000},
     }
     machine = {"processor": "A processor", "cores": "2 usable", "accelerator": "none"}
-    record = {"command": "make it", "date": "2026-01-02T03:04", "commit": "abc", "machine": machine, "metrics": metrics}
+    record = {
+        "command": "make it",
+        "date": "2026-01-02T03:04",
+        "commit": "abc",
+        "machine": machine,
+        "versions": {},
+        "seed": [0, 1],
+        "metrics": metrics,
+    }
     file = tmp_path / "nano_demo_viperx.json"
     file.write_text(json.dumps(record))
     rows = fill_results.summary(tmp_path)
-    tail = "| A processor, cores: 2 usable | 2026-01-02 | `abc` | `make it` |"
+    tail = "| 0, 1 | A processor, cores: 2 usable | 2026-01-02 | `abc` | `make it` |"
     assert f"| success on 12 tasks, unseen scenes (ViperX) | 90 % | 9 of 10, 60–98 % {tail}" in rows
-    assert "| hold still 0 % | 10 each |" in rows
+    assert "| hold still 0 % | 10 each | 0, 1 |" in rows
     assert "| +1.5 dB PSNR of moving pixels (12.0, 10.5) | 24 held-out clips |" in rows
     assert "| 10 min | one run |" in rows
     assert "| 10 min | one run |" not in fill_results.readme_table(tmp_path)  # no headline
@@ -289,7 +297,7 @@ def test_results_become_rows(tmp_path: Path):
     with pytest.raises(ValueError, match="quick"):
         fill_results.readme_table(tmp_path)
     file.write_text(json.dumps({"metrics": {}}))
-    with pytest.raises(ValueError, match="lacks command, date, commit, machine"):
+    with pytest.raises(ValueError, match="lacks command, date, commit, machine, versions, seed"):
         fill_results.readme_table(tmp_path)
 
 
