@@ -22,7 +22,9 @@ from benchmarks.result_rows import (
     adaptation_rows,
     adaptation_tables,
     cache_rows,
+    commits,
     cost_rows,
+    days,
     demo_rows,
     demo_tables,
     episode_rows,
@@ -139,14 +141,12 @@ def summary(folder: Path, count: Callable[[Result], int | None] = lambda result:
     for name, result in FILES.items():
         record = load(folder / f"{name}.json")
         if record is not None:
-            source = (
-                shown(record["seed"]),
-                machine(record),
-                str(record["date"])[:10],
-                f"`{record['commit']}`",
-                f"`{record['command']}`",
-            )
-            rows += [(*row, *source) for row in result.rows(result.place, record)[: count(result)]]
+            source = (shown(record["seed"]), machine(record), days(record), commits(record))
+            command = f"`{record['command']}`"
+            rows += [
+                (*row, *(source if row[1] != NOT_YET else ("",) * len(source)), command)
+                for row in result.rows(result.place, record)[: count(result)]
+            ]
         elif result.expected and count(result) != 0:
             rows.append((result.title, NOT_YET, *[""] * (len(COLUMNS) - 2)))
     return table(COLUMNS, rows)
@@ -165,8 +165,8 @@ def results_page(folder: Path) -> str:
             parts += [missing] if result.expected else []
             continue
         parts.append(
-            f"## {result.title}\n\n`benchmarks/results/{name}.json`: {str(record['date'])[:10]}, commit "
-            f"`{record['commit']}`, {machine(record)}, seed {shown(record['seed'])}.\n\n"
+            f"## {result.title}\n\n`benchmarks/results/{name}.json`: {days(record)}, commit "
+            f"{commits(record)}, {machine(record)}, seed {shown(record['seed'])}.\n\n"
             f"```bash\n{record['command']}\n```"
         )
         metrics = dict(record["metrics"])

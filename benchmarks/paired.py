@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.stats import t
 
 import lerobot_wam.plugin  # noqa: F401  (registers the policy and the environment)
 from lerobot_wam.report.statistics import wilson_interval
@@ -17,6 +18,8 @@ from lerobot_wam.training.loop import swapped
 
 FEW = 10
 """Successes of two policies together, below which their ratio says nothing."""
+MANY = 1e4
+"""A ratio that no trial can tell from an infinite one."""
 
 
 def evaluate(policy: Path, arm: str, episodes: int, seed: int, folder: Path, flags: Sequence[str] = ()) -> list[bool]:
@@ -108,45 +111,63 @@ def compared(before: Sequence[float], after: Sequence[float]) -> dict[str, float
 
 
 def contrast(
-    before: Sequence[Sequence[float]], after: Sequence[Sequence[float]], *, matched: bool = False, draws: int = 4000
+    before: Sequence[Sequence[float]], after: Sequence[Sequence[float]], *, matched: bool = False
 ) -> dict[str, float | tuple[float, float] | None]:
     """How much more often, and how many times as often, one policy succeeds than another, with 95 % intervals.
 
-    By bootstrap (percentiles): scenes are drawn with replacement, the same for both, and so are trainings, since
-    another training gives another policy. The ratio to a policy that never succeeds is infinite; where both together
-    have less than `FEW` successes, it has no interval (None).
+    They hold for other scenes and for other trainings, since another training gives another policy (`_interval`). The
+    ratio's has every ratio r at which `after` less r times `before` may be 0 (Fieller). To a policy that never succeeds
+    it is infinite; where both together have less than `FEW` successes, it has no interval (None).
 
     Args:
-        before: Success in the same scenes for each training of one policy, [trainings][scenes].
+        before: Success in the same scenes for each training of one policy, [trainings][scenes], at least two scenes.
         after: The same of another; it may have another number of trainings.
-        matched: The trainings form pairs that differ in nothing else, and are drawn together.
-        draws: Of the bootstrap; their seed is fixed.
+        matched: The trainings form pairs that differ in nothing else.
     """
-    rng = np.random.default_rng(0)
-    scenes = rng.integers(len(before[0]), size=(draws, len(before[0])))
-    trainings_after = rng.integers(len(after), size=(draws, len(after)))
-    trainings_before = trainings_after if matched else rng.integers(len(before), size=(draws, len(before)))
+    old, new = np.asarray(before, float), np.asarray(after, float)
+    change = float(new.mean() - old.mean())
+    enough = old.sum() + new.sum() >= FEW
 
-    def rates(trials: Sequence[Sequence[float]], trainings: np.ndarray) -> np.ndarray:
-        return np.asarray(trials, float)[trainings[:, :, None], scenes[:, None]].mean(axis=(1, 2))
+    def less(ratio: float) -> tuple[float, float]:
+        return _interval([new - ratio * old] if matched else [new, -ratio * old])
 
-    def over(a: ArrayLike, b: ArrayLike) -> np.ndarray:
-        a, b = np.asarray(a), np.asarray(b)
-        return np.divide(a, b, out=np.where(a > 0, np.inf, 1.0), where=b > 0)
+    def root(bound: int) -> float:
+        if less(MANY)[bound] >= 0:
+            return math.inf
+        return float(brentq(lambda ratio: less(ratio)[bound], 0, MANY)) if less(0)[bound] > 0 else 0.0
 
-    def bounds(values: np.ndarray) -> tuple[float, float]:
-        low, high = np.quantile(values, (0.025, 0.975), method="nearest")
-        return float(low), float(high)
-
-    drawn_after, drawn_before = rates(after, trainings_after), rates(before, trainings_before)
-    enough = np.sum(before) + np.sum(after) >= FEW
     return {
-        "scenes": len(before[0]),
-        "change": float(np.mean(after) - np.mean(before)),
-        "change_95": bounds(drawn_after - drawn_before),
-        "ratio": float(over(np.mean(after), np.mean(before))),
-        "ratio_95": bounds(over(drawn_after, drawn_before)) if enough else None,
+        "scenes": old.shape[1],
+        "change": change,
+        "change_95": less(1),
+        "ratio": float(new.mean() / old.mean()) if old.any() else math.inf if new.any() else 1.0,
+        "ratio_95": (root(0), root(1)) if enough else None,
     }
+
+
+def _interval(groups: Sequence[np.ndarray]) -> tuple[float, float]:
+    """95 % interval of the sum of the groups' means, each [trainings, scenes].
+
+    Scenes, the same for all groups, and each group's trainings are random and crossed. The variance of the sum is that
+    of the trainings' means, plus that of the scenes' means, less what both have in them: single trials. Student's t has
+    the degrees of freedom of Satterthwaite (1946). One training alone says nothing about others: it is taken as given.
+    """
+    count = groups[0].shape[1]
+    mean, by_scenes = sum(group.mean() for group in groups), sum(group.mean(axis=0) for group in groups)
+    parts = [(float(np.var(by_scenes, ddof=1)) / count, count - 1)]
+    trials = 0.0
+    for group in groups:
+        freedom = len(group) - 1
+        if freedom:
+            parts.append((group.mean(axis=1).var(ddof=1) / len(group), freedom))
+            rest = group - group.mean(axis=0) - group.mean(axis=1, keepdims=True) + group.mean()
+            trials += (rest**2).sum() / (freedom * (count - 1)) / group.size
+    scenes, trainings = parts[0][0], sum(variance for variance, _ in parts[1:])
+    if not (total := scenes + trainings):
+        return float(mean), float(mean)
+    freedom = total**2 / sum(variance**2 / own for variance, own in parts)
+    half = t.ppf(0.975, freedom) * math.sqrt(max(total - trials, scenes, trainings))
+    return float(mean - half), float(mean + half)
 
 
 def by_scene(trials: Sequence[Sequence[bool]]) -> list[float]:

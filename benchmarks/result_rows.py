@@ -288,6 +288,17 @@ def machine(record: Record) -> str:
     return f"{found['processor']}, cores: {found['cores']}{'' if accelerator == 'none' else f', {accelerator}'}"
 
 
+def days(record: Record) -> str:
+    """The day it was measured, or the first and the last."""
+    return " to ".join(str(date)[:10] for date in str(record["date"]).split("/"))
+
+
+def commits(record: Record) -> str:
+    """The commit that was measured; of several the newest, and how many others there are."""
+    others = len(record["metrics"].get("cells_by_commit", ())) - 1
+    return f"`{record['commit']}`{f' and {others} before' if others > 0 else ''}"
+
+
 def rate(outcome: Mapping[str, int]) -> str:
     return f"{100 * outcome['successes'] / outcome['n_episodes']:.0f} %"
 

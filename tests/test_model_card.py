@@ -58,6 +58,7 @@ def test_a_model_of_video_alone_is_not_said_to_drive_a_robot():
     text = generate_card("user/prior", embodiments=[ROBOT | {"Actions": "none"}]).text
     assert "a robot has to be added and learned" in text
     assert "lerobot-wam dream --policy.path=user/prior" in text
-    for command in ("lerobot-rollout", "lerobot-eval"):
+    assert "lerobot-wam adapt --policy.path=user/prior" in text
+    for command in ("lerobot-rollout", "lerobot-eval", "lerobot-train"):
         assert command not in text
         assert command in generate_card("user/arm", embodiments=[ROBOT]).text

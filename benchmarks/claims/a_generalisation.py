@@ -16,7 +16,7 @@ from benchmarks.claims.contestants import CONTESTANTS
 from benchmarks.claims.findings import Finding, Report, Verdict, all_of, any_of, decided, not_yet, points, times
 from benchmarks.claims.runs import Run, conditions, measured, ours, steps
 from benchmarks.claims.scales import NANO, Scale
-from benchmarks.claims.summaries import Group, against, against_table, all_seeds, group, success, success_table
+from benchmarks.claims.summaries import Group, against, against_table, all_seeds, grouped, success, success_table
 from benchmarks.claims.verbs import apart
 from benchmarks.claims.video_map import map_table, video_map
 from benchmarks.result_rows import words
@@ -74,11 +74,13 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     entrants = [(who, size) for who in scale.contestants for size in (scale.sizes_in_claim_a if ours(who) else (NANO,))]
     for budget, compared in scale.budgets.items():
         groups = {
-            labels: {
-                entrant(who, size): found
-                for who, size in entrants
-                if (found := group(records, [cell_name(who, size, labels, budget, seed) for seed in scale.seeds]))
-            }
+            labels: grouped(
+                records,
+                {
+                    entrant(who, size): [cell_name(who, size, labels, budget, seed) for seed in scale.seeds]
+                    for who, size in entrants
+                },
+            )
             for labels in compared
         }
         against_each = {labels: _against_claimant(by) for labels, by in groups.items()}
@@ -127,7 +129,8 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
             for labels, by in against_each.items()
         }
         deciding = [labels for labels in compared if labels in scale.deciding]
-        findings += _findings(scale, budget, whole, deciding)
+        if deciding:
+            findings += _findings(scale, budget, whole, deciding)
         for labels in compared:
             if labels not in deciding:  # no part of the goal
                 findings += _findings(scale, budget, whole, [labels], f" after {labels} demonstrations")
@@ -169,22 +172,16 @@ def _findings(
     """
     rivals = [who for who in ACTION_ONLY if who in scale.contestants]
 
-    def cases(labels: int, condition: str) -> dict[str, Any] | None:
-        """Against each rival; None where one is missing."""
-        by = found.get(labels, {})
-        return {who: by[who][condition] for who in rivals} if by.keys() >= set(rivals) else None
+    complete = all(found[labels].keys() >= set(rivals) for labels in deciding)
+
+    def cases(labels: int, condition: str) -> dict[str, Any]:
+        return {who: found[labels][who][condition] for who in rivals}
 
     def verdict(labels: int, condition: str, key: str, goal: float) -> Verdict:
-        measured = cases(labels, condition)
-        return all_of(decided(case[key], goal) for case in measured.values()) if measured else "undecided"
+        return all_of(decided(case[key], goal) for case in cases(labels, condition).values())
 
     findings = []
     for condition in CONDITIONS[1:]:
-        hardest = [  # the rival that leaves the smallest ratio, at each number of demonstrations
-            (*min(((case["ratio"], who) for who, case in measured.items())), labels)
-            for labels in deciding
-            if (measured := cases(labels, condition))
-        ]
         claim = (
             f"{condition.replace('_', ' ').capitalize()}{when}, {budget} budget: ours from the prior succeeds at "
             "least twice as often as every action-only policy."
@@ -194,10 +191,13 @@ def _findings(
             f"interval of the ratio to each ({'; '.join(CONTESTANTS[who].label for who in rivals)}) lies at "
             f"{GOAL:g} or above; does not where, after each of these, one interval lies below."
         )
-        if not hardest:
+        if not complete:
             findings.append(not_yet(claim, rule))
             continue
-        best, who, labels = max(hardest)
+        best, who, labels = max(  # at each number of demonstrations, the rival that leaves the smallest ratio
+            (*min((case["ratio"], who) for who, case in cases(labels, condition).items()), labels)
+            for labels in deciding
+        )
         case = found[labels][who][condition]
         note = (
             f"against {CONTESTANTS[who].label} after {labels} demonstrations: {times(*case['ratio_95'] or ())}, "
@@ -205,17 +205,16 @@ def _findings(
         )
         reached = any_of(verdict(labels, condition, "ratio_95", GOAL) for labels in deciding)
         findings.append(Finding(claim, rule, reached, times(best), note))
-    changes = [
-        (case["change"], who, labels) for labels in deciding for who, case in (cases(labels, "seen") or {}).items()
-    ]
     claim = f"Seen tasks{when}, {budget} budget: ours from the prior is not below the best action-only policy."
     rule = (
         f"Holds where the 95 % interval of every paired difference lies above {-100 * MARGIN:.0f} points, after each "
         "number of demonstrations; does not where one lies below."
     )
-    if not changes:
+    if not complete:
         return [*findings, not_yet(claim, rule)]
-    worst, who, labels = min(changes)
+    worst, who, labels = min(
+        (case["change"], who, labels) for labels in deciding for who, case in cases(labels, "seen").items()
+    )
     note = (
         f"against {CONTESTANTS[who].label} after {labels} demonstrations: "
         f"{points(*found[labels][who]['seen']['change_95'])}"

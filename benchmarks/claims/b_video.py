@@ -16,7 +16,7 @@ from benchmarks.claims.data import video as video_of
 from benchmarks.claims.findings import Finding, Report, decided, not_yet, points, times
 from benchmarks.claims.runs import Run, conditions, measured, steps
 from benchmarks.claims.scales import Scale
-from benchmarks.claims.summaries import against, against_table, all_seeds, by_condition, group, success, success_table
+from benchmarks.claims.summaries import against, against_table, all_seeds, by_condition, grouped, success, success_table
 from lerobot_wam.data.recipe import MixtureEntry
 from lerobot_wam.sim.episodes import Recipe
 
@@ -64,20 +64,17 @@ def _measured(scale: Scale, video: str, seed: int) -> dict[str, Any]:
 
 def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     """Success with each kind of video, and what that says."""
-    groups = {
-        video: found
-        for video in (WITHOUT, SEEN, UNSEEN)
-        if (found := group(records, [cell_name(video, seed) for seed in scale.seeds]))
-    }
-    if not groups:
+    names = {video: [cell_name(video, seed) for seed in scale.seeds] for video in (WITHOUT, SEEN, UNSEEN)}
+    found = grouped(records, names)
+    if not found:
         return Report([_finding(None)])
-    successes = {video: success(found) for video, found in groups.items()}
+    successes = {video: success(own) for video, own in found.items()}
     gains = {
-        f"{after} against {before}": against(groups[before], groups[after])
+        f"{after} against {before}": against(found[before], found[after])
         for after, before in ((UNSEEN, WITHOUT), (UNSEEN, SEEN), (SEEN, WITHOUT))
-        if {before, after} <= groups.keys()
+        if {before, after} <= found.keys()
     }
-    complete = all_seeds(scale, groups, UNSEEN, WITHOUT)
+    complete = all_seeds(scale, found, UNSEEN, WITHOUT)
 
     return Report(
         [_finding(gains[f"{UNSEEN} against {WITHOUT}"]["unseen_tasks"] if complete else None)],

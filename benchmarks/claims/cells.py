@@ -81,8 +81,12 @@ def claim_command(scale: Scale, claim: str) -> str:
 
 
 def summarise(scale: Scale, claim: str, report: Report, measured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Write `benchmarks/results/claims/<scale>/<claim>.json`, which says what its newest cell says of its making."""
-    newest = max(measured.values(), key=lambda record: record["date"])
+    """Write `benchmarks/results/claims/<scale>/<claim>.json`, which says when, where and of what its cells were made.
+
+    "date" is an interval where they are of several days, "machine" names every kind, "commit" is that of the newest.
+    """
+    ordered = sorted(measured.values(), key=lambda record: record["date"])
+    first, newest = ordered[0], ordered[-1]
     verdicts = {
         finding.claim: {"verdict": finding.verdict, "value": finding.value, "note": finding.note}
         for finding in report.findings
@@ -90,7 +94,14 @@ def summarise(scale: Scale, claim: str, report: Report, measured: Mapping[str, M
     commits = Counter(record["commit"] for record in measured.values())
     metrics = {"verdicts": verdicts, "cells": len(measured), "cells_by_commit": commits, **report.metrics}
     seeds = sorted({record["seed"] for record in measured.values()})
-    made = {"command": claim_command(scale, claim), "seed": seeds, "metrics": _finite(metrics)}
+    machines = [record["machine"] for record in measured.values()]
+    made = {
+        "command": claim_command(scale, claim),
+        "date": newest["date"] if newest["date"][:10] == first["date"][:10] else f"{first['date']}/{newest['date']}",
+        "machine": {key: "; ".join(sorted({machine[key] for machine in machines})) for key in newest["machine"]},
+        "seed": seeds,
+        "metrics": _finite(metrics),
+    }
     result = {key: made.get(key, value) for key, value in newest.items()}
     path = common.RESULTS / "claims" / scale.name / f"{claim}.json"
     path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -138,7 +138,11 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     findings = [_finding(name, group if len(group) == len(scale.seeds) else None) for name, group in groups.items()]
     there = {words(name): group for name, group in groups.items() if group}
     rows = {row: {name: _text(mean(group, path)) for name, group in there.items()} for row, path in ROWS.items()}
-    about = f"Means over {STARTS[scale.name]} states and all seeds, with 95 % intervals over the states."
+    windows = sum(metrics["label"]["windows"] for metrics in next(iter(there.values()))) if there else 0
+    about = (
+        f"Means over {STARTS[scale.name]} states and all seeds, with 95 % intervals (normal) over the states alone; "
+        f"labels over {windows} chunks of held-out episodes, all seeds together."
+    )
     lines = {row: list(texts.values()) for row, texts in rows.items()}
     table = NumberTable("What was asked", about, tuple(there), lines)
     return Report(findings, [table] if there else [], {"by_training": rows} if there else {})

@@ -165,7 +165,7 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
         }
         for mode, steps in product(FINAL_SIGMA, STEPS)
     }
-    success = {
+    rates = {
         way: rate([outcome for own in by_seed.values() for outcome in own])
         for way, by_seed in trials.items()
         if by_seed
@@ -198,10 +198,10 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     ]
     rows = {
         f"{mode}, {steps} step{'s' if steps > 1 else ''}": [
-            percent(success[mode, steps]),
+            percent(rates[mode, steps]),
             f"{latency[str(steps)]:.0f} ms" if latency else "",
         ]
-        for mode, steps in success
+        for mode, steps in rates
     }
     table = NumberTable(
         "Success and time of a chunk by training noise and steps",
@@ -209,10 +209,10 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
         f"policy leaves its video at noise level {FINAL_SIGMA[DECOUPLED]:g}.",
         ("success", "chunk, median"),
         rows,
-        [_chart(success)] if rows else [],
+        [_chart(rates)] if rows else [],
     )
     metrics = {
-        "success": dict(zip(rows, success.values(), strict=True)),
+        "success": dict(zip(rows, rates.values(), strict=True)),
         "changes": {name: change for name, change in changes.items() if change},
         "chunk_latency_p50_ms_by_steps": latency,
     }
@@ -228,12 +228,12 @@ def _change(before: Mapping[int, Sequence[bool]], after: Mapping[int, Sequence[b
     return contrast(*ways, matched=True) | {"seeds": len(both)}
 
 
-def _chart(success: Mapping[tuple[str, int], Mapping[str, Any]]) -> str:
+def _chart(rates: Mapping[tuple[str, int], Mapping[str, Any]]) -> str:
     lines = [
         Series(
             mode,
-            [steps for way, steps in success if way == mode],
-            [100 * found["success_rate"] for (way, _), found in success.items() if way == mode],
+            [steps for way, steps in rates if way == mode],
+            [100 * found["success_rate"] for (way, _), found in rates.items() if way == mode],
         )
         for mode in FINAL_SIGMA
     ]

@@ -16,14 +16,14 @@ from benchmarks.claims.data import ARM
 from benchmarks.claims.findings import Report, by_change, points
 from benchmarks.claims.runs import Run, conditions, measured, steps
 from benchmarks.claims.scales import Scale
-from benchmarks.claims.summaries import all_seeds, by_condition, group, success, success_table
-from benchmarks.claims.video_map import map_table, video_map
+from benchmarks.claims.summaries import all_seeds, by_condition, grouped, success, success_table
+from benchmarks.claims.video_map import PAIRS, map_table, video_map
 from benchmarks.result_rows import words
 
 TITLE = "Longer and contact-rich tasks"
 CONTESTANTS = ("ours_prior", "no_video_scratch", "ours_scratch", "no_video_prior")
 TOGETHER = "prior and video loss together"
-"""What is judged, of `video_map.PAIRS`."""
+"""What is judged, of `PAIRS`."""
 GAIN = 0.05
 """More success on seen tasks that counts as more."""
 
@@ -84,27 +84,23 @@ def _measured(scale: Scale, setting: Setting, contestant: str, seed: int) -> dic
 
 def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     """Success in each setting, and where video helps."""
-    groups = {
-        setting: {
-            who: found
-            for who in CONTESTANTS
-            if (found := group(records, [cell_name(setting, who, seed) for seed in scale.seeds]))
-        }
+    found = {
+        setting: grouped(records, {who: [cell_name(setting, who, seed) for seed in scale.seeds] for who in CONTESTANTS})
         for setting in settings(scale)
     }
-    successes = {setting: {who: success(found) for who, found in by.items()} for setting, by in groups.items() if by}
-    video = {setting: cases for setting, by in groups.items() if (cases := video_map(by))}
-    complete = [setting for setting, by in groups.items() if all_seeds(scale, by, "ours_prior")]
+    successes = {setting: {who: success(own) for who, own in by.items()} for setting, by in found.items() if by}
+    video = {setting: cases for setting, by in found.items() if (cases := video_map(by))}
+    complete = [setting for setting, by in found.items() if all_seeds(scale, by, *PAIRS[TOGETHER])]
     findings = [
         by_change(
             f"{words(name).capitalize()}: the prior and the video loss together lift success on seen tasks.",
             f"Holds where the 95 % interval of the paired difference to the same network without either lies at "
             f"{points(GAIN)} or above; does not where it lies below.",
-            video[name].get(TOGETHER, {}).get("seen") if name in complete else None,
+            video[name][TOGETHER]["seen"] if name in complete else None,
             GAIN,
             scale.seeds,
         )
-        for name in groups
+        for name in found
     ]
     if not successes:
         return Report(findings)

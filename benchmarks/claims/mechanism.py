@@ -14,7 +14,7 @@ from benchmarks.claims.findings import Report, by_change, points
 from benchmarks.claims.mistakes import ENDINGS, endings
 from benchmarks.claims.runs import FIRST_SCENE, Run, conditions, measured, steps, trained
 from benchmarks.claims.scales import Scale
-from benchmarks.claims.summaries import against, against_table, all_seeds, by_condition, group, success, success_table
+from benchmarks.claims.summaries import against, against_table, all_seeds, by_condition, grouped, success, success_table
 from benchmarks.result_rows import words
 from lerobot_wam.report.page import NumberTable
 
@@ -70,33 +70,28 @@ def _measured(scale: Scale, run: Run) -> dict[str, Any]:
 
 def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     """Success of each variant, the whole against each, and how episodes of unseen tasks end."""
-    groups = {
-        variant: found
-        for variant in (*PARTS, WHOLE)
-        if (found := group(records, [cell_name(variant, seed) for seed in scale.seeds]))
-    }
-    successes = {variant: success(found) for variant, found in groups.items()}
+    names = {variant: [cell_name(variant, seed) for seed in scale.seeds] for variant in (*PARTS, WHOLE)}
+    found = grouped(records, names)
+    successes = {variant: success(own) for variant, own in found.items()}
     gains = {
-        variant: against(found, groups[WHOLE])
-        for variant, found in groups.items()
-        if variant != WHOLE and WHOLE in groups
+        variant: against(own, found[WHOLE]) for variant, own in found.items() if variant != WHOLE and WHOLE in found
     }
     ends = {
-        variant: {ending: sum(r["metrics"]["endings_of_unseen_tasks"][ending] for r in found) for ending in ENDINGS}
-        for variant, found in groups.items()
+        variant: {ending: sum(r["metrics"]["endings_of_unseen_tasks"][ending] for r in own) for ending in ENDINGS}
+        for variant, own in found.items()
     }
     findings = [
         by_change(
             f"Success on seen tasks is owed to {part}.",
             f"Holds where the 95 % interval of the paired difference lies at {points(WORTH)} or above; does not where "
             "it lies below.",
-            gains[variant]["seen"] if all_seeds(scale, groups, variant, WHOLE) else None,
+            gains[variant]["seen"] if all_seeds(scale, found, variant, WHOLE) else None,
             WORTH,
             scale.seeds,
         )
         for variant, part in PARTS.items()
     ]
-    if not groups:
+    if not found:
         return Report(findings)
     tables = [
         success_table("Success without one part", "As many steps for all.", by_condition(successes), WHOLE, _lacks()),

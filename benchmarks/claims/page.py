@@ -13,6 +13,7 @@ from benchmarks.claims.findings import NOT_YET, Report, Verdict
 from benchmarks.claims.prior import dreams, prior_folder
 from benchmarks.claims.scales import NANO, Scale
 from benchmarks.claims.training import last_checkpoint
+from benchmarks.result_rows import days
 from lerobot_wam.modeling_wam import WAMPolicy
 from lerobot_wam.report.page import Command, DreamPanel, Headline, NumberTable, ReportData, write_page
 from lerobot_wam.report.pictures import dream_panel
@@ -45,7 +46,7 @@ def write(scale: Scale, claims: Mapping[str, str]) -> Path:
                 for table in report.tables
             ]
         commands.append(_command(scale, key, module.TITLE, cells))
-    newest = max(found.values(), key=lambda record: record["date"], default={})
+    newest = max(found.values(), key=lambda record: record["date"].split("/")[-1], default={})
     findings = [finding for report in reports for finding in report.findings]
     verdicts = [finding.verdict for finding in findings]
     data = ReportData(
@@ -64,9 +65,8 @@ def write(scale: Scale, claims: Mapping[str, str]) -> Path:
         commands=[*commands, Command("This page", claim_command(scale, "page"))],
         notes=[
             "Success is that of the last checkpoint; nothing was chosen by it.",
-            "Intervals of success are over episodes, those of ratios and differences over scenes and trainings; with "
-            "so few trainings they are too narrow.",
-            "Machine and versions are those of the newest cell.",
+            "Intervals of success are over episodes alone, those of ratios and differences over scenes and trainings.",
+            "Machine and versions are those of the claim that has the newest cell; every cell's file has its own.",
         ],
     )
     return write_page(data, scale.outputs / "page.html")
@@ -74,10 +74,7 @@ def write(scale: Scale, claims: Mapping[str, str]) -> Path:
 
 def _source(record: Mapping[str, Any]) -> str:
     """Where a claim's numbers come from."""
-    return (
-        f"{record['command']}, cells: {record['metrics']['cells']}, the newest of {record['date'][:10]}, "
-        f"{record['commit']}."
-    )
+    return f"{record['command']}, cells: {record['metrics']['cells']}, {days(record)}, commit {record['commit']}."
 
 
 def _command(scale: Scale, claim: str, title: str, cells: Sequence[Cell]) -> Command:

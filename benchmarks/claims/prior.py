@@ -108,7 +108,7 @@ def card(checkpoint: Path, learned: Sequence[MixtureEntry], metrics: Mapping[str
     return generate_card(
         f"<user>/wam-{metrics['size']}-prior",
         summary=f"Trained on {metrics['minutes_of_video']:.0f} minutes of video alone: four simulated arms in varied "
-        "scenes, no action. A start for policies of these arms; `benchmarks/claims/contestants.py` adds one.",
+        "scenes, no action. A start for policies of these arms, to which `lerobot-wam adapt` gives a robot.",
         embodiments=robot_rows(config.policy.embodiments),
         data=[data_row(open_metadata(video)) for video in learned],
         training=training_rows(config),

@@ -14,7 +14,7 @@ from benchmarks.claims.cells import Cell
 from benchmarks.claims.findings import Report, by_change, points
 from benchmarks.claims.runs import Run, conditions, measured, steps
 from benchmarks.claims.scales import Scale
-from benchmarks.claims.summaries import against, all_seeds, by_condition, group, success, success_table
+from benchmarks.claims.summaries import against, all_seeds, by_condition, grouped, success, success_table
 from benchmarks.result_rows import words
 from lerobot_wam.sim.tasks import select_tasks
 
@@ -71,16 +71,14 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     """Success from least to most of each, and whether the most is better than the least."""
     findings, tables, metrics = [], [], {}
     for question, runs in settings(scale).items():
-        groups = {
-            name: found
-            for name in runs
-            if (found := group(records, [cell_name(question, name, seed) for seed in scale.seeds]))
-        }
+        if len(runs) < 2:  # a small scale compares less
+            continue
+        found = grouped(records, {name: [cell_name(question, name, seed) for seed in scale.seeds] for name in runs})
         least, *_, most = runs
         judged, statement = STATEMENTS[question]
         gain = None
-        if all_seeds(scale, groups, least, most):
-            gain = against(groups[least], groups[most])
+        if all_seeds(scale, found, least, most):
+            gain = against(found[least], found[most])
         findings.append(
             by_change(
                 f"{statement} ({words(most)} against {words(least)}).",
@@ -91,8 +89,8 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
                 scale.seeds,
             )
         )
-        if groups:
-            successes = {name: success(found) for name, found in groups.items()}
+        if found:
+            successes = {name: success(own) for name, own in found.items()}
             metrics[question] = {"success": successes} | ({"most_against_least": gain} if gain else {})
             tables.append(
                 success_table(f"Success against {question}", "From least to most.", by_condition(successes), most)

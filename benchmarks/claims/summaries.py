@@ -34,9 +34,14 @@ def group(records: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Gro
     return list(found.values())
 
 
-def all_seeds(scale: Scale, groups: Mapping[str, Group], *names: str) -> bool:
+def grouped(records: Mapping[str, Mapping[str, Any]], names: Mapping[str, Sequence[str]]) -> dict[str, Group]:
+    """Setting -> `group` of the cells named for it, of those settings that have any."""
+    return {setting: found for setting, own in names.items() if (found := group(records, own))}
+
+
+def all_seeds(scale: Scale, found: Mapping[str, Group], *names: str) -> bool:
     """Whether the named settings have been measured with every seed."""
-    return all(len(groups.get(name, ())) == len(scale.seeds) for name in names)
+    return all(len(found.get(name, ())) == len(scale.seeds) for name in names)
 
 
 def success(found: Group) -> dict[str, Any]:
@@ -112,8 +117,8 @@ def against_table(title: str, columns: Mapping[str, Mapping[str, Mapping[str, An
 
     return NumberTable(
         title,
-        "How many times as often it succeeds, and the difference in points, with 95 % intervals (bootstrap over "
-        "scenes, which are the same for both, and trainings).",
+        "How many times as often it succeeds, and the difference in points, with 95 % intervals over scenes, which are "
+        "the same for both, and trainings.",
         list(columns),
         {words(row): [cell(by[row]) if row in by else "" for by in columns.values()] for row in rows},
     )

@@ -13,7 +13,7 @@ from benchmarks.claims.cells import Cell
 from benchmarks.claims.findings import Report, by_change
 from benchmarks.claims.runs import Run, conditions, measured, steps
 from benchmarks.claims.scales import Scale
-from benchmarks.claims.summaries import against, against_table, all_seeds, by_condition, group, success, success_table
+from benchmarks.claims.summaries import against, against_table, all_seeds, by_condition, grouped, success, success_table
 from lerobot_wam.report.page import NumberTable
 
 TITLE = "How much imagining should count"
@@ -58,14 +58,14 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     complete: dict[str, Any] = {}
     for labels in _labels(scale):
         names = {weight: [cell_name(weight, labels, seed) for seed in scale.seeds] for weight in WEIGHTS}
-        groups = {weight: found for weight, own in names.items() if (found := group(records, own))}
-        if not groups:
+        found = grouped(records, names)
+        if not found:
             continue
-        successes = {weight: success(found) for weight, found in groups.items()}
-        light = groups.get(LIGHT)
-        gains = {weight: against(found, light) for weight, found in groups.items() if light and weight != LIGHT}
+        successes = {weight: success(own) for weight, own in found.items()}
+        light = found.get(LIGHT)
+        gains = {weight: against(own, light) for weight, own in found.items() if light and weight != LIGHT}
         if labels == scale.labels[-1]:
-            complete = {weight: gain for weight, gain in gains.items() if all_seeds(scale, groups, weight, LIGHT)}
+            complete = {weight: gain for weight, gain in gains.items() if all_seeds(scale, found, weight, LIGHT)}
         shown = f"{labels} demonstrations of each task"
         tables.append(success_table(shown, "As much training time for all.", by_condition(successes), LIGHT))
         if gains:

@@ -14,6 +14,7 @@ from benchmarks import common
 from benchmarks.claims import a_generalisation, scaling
 from benchmarks.claims.__main__ import CLAIMS, main
 from benchmarks.claims.cells import Cell, chosen, command, missing, records, run
+from benchmarks.claims.findings import NOT_YET
 from benchmarks.claims.scales import CPU, SCALES, SMOKE
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +54,14 @@ def test_a_cell_that_fails_leaves_nothing_behind():
     with pytest.raises(RuntimeError, match="no power"):
         run(SMOKE, [cell])
     assert missing(SMOKE, [cell]) == [cell]
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=list(SCALES))
+def test_what_is_not_measured_is_called_so(scale):
+    for name in CLAIMS.values():
+        report = import_module(f"benchmarks.claims.{name}").report(scale, {})
+        assert {finding.verdict for finding in report.findings} <= {NOT_YET}, name
+        assert not report.tables, name
 
 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=list(SCALES))

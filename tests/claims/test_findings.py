@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks import common, fill_results
@@ -83,12 +84,31 @@ def test_a_ratio_says_what_it_can_of_policies_that_never_succeed():
     assert times() == "too few successes"
 
 
-def test_matched_trainings_are_drawn_together():
-    """A gain in every pair is certain when pairs are drawn, and not when trainings that differ are."""
+def test_what_differs_between_pairs_does_not_count_where_trainings_are_matched():
     before = [[True] * 40, [False] * 40, [True, False] * 20]
     after = [[True] * 40, [True] * 4 + [False] * 36, [True, False] * 18 + [True] * 4]
-    assert contrast(before, after, matched=True)["change_95"][0] >= 0
-    assert contrast(before, after)["change_95"][0] < -0.2
+    low, high = contrast(before, after, matched=True)["change_95"]
+    wide_low, wide_high = contrast(before, after)["change_95"]
+    assert -0.05 < low < high < 0.15
+    assert wide_high - wide_low > 1  # half a point more in one training of three tells nothing
+
+
+@pytest.mark.parametrize(("spread", "matched"), [(0.0, False), (0.1, False), (0.1, True)])
+def test_intervals_hold_the_truth_as_often_as_they_say(spread: float, matched: bool):
+    """Three trainings whose skill differs by `spread`, in scenes that differ too; 95 of 100, give or take five."""
+    rng = np.random.default_rng(0)
+    held = {"change_95": 0, "ratio_95": 0}
+    for _ in range(200):
+        scenes, skills = rng.normal(0, 0.1, 100), rng.normal(0, spread, (2, 3, 1))
+        old, new = (
+            rng.random((3, 100)) < mean + skill + scenes
+            for mean, skill in zip((0.3, 0.45), (skills[0], skills[0 if matched else 1]), strict=True)
+        )
+        found = contrast(old, new, matched=matched)
+        for key, truth in (("change_95", 0.15), ("ratio_95", 1.5)):
+            low, high = found[key]
+            held[key] += low <= truth <= high
+    assert all(180 <= count <= 199 for count in held.values()), held
 
 
 def test_what_is_kept_is_not_taken_for_the_answer_to_something_else(tmp_path: Path):
