@@ -34,6 +34,7 @@ from benchmarks.result_rows import (
     lossless_rows,
     machine,
     process_rows,
+    seeds,
     serving_rows,
     shown,
     soak_rows,
@@ -141,7 +142,7 @@ def summary(folder: Path, count: Callable[[Result], int | None] = lambda result:
     for name, result in FILES.items():
         record = load(folder / f"{name}.json")
         if record is not None:
-            source = (shown(record["seed"]), machine(record), days(record), commits(record))
+            source = (seeds(record), machine(record), days(record), commits(record))
             command = f"`{record['command']}`"
             rows += [
                 (*row, *(source if row[1] != NOT_YET else ("",) * len(source)), command)
@@ -166,7 +167,7 @@ def results_page(folder: Path) -> str:
             continue
         parts.append(
             f"## {result.title}\n\n`benchmarks/results/{name}.json`: {days(record)}, commit "
-            f"{commits(record)}, {machine(record)}, seed {shown(record['seed'])}.\n\n"
+            f"{commits(record)}, {machine(record)}, seed {seeds(record)}.\n\n"
             f"```bash\n{record['command']}\n```"
         )
         metrics = dict(record["metrics"])

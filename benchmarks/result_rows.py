@@ -20,7 +20,7 @@ def demo_rows(robot: str, record: Record) -> list[Row]:
     counts = sorted({o["n_episodes"] for o in controls.values()})
     imagined, copied = (m["video_scores"][name]["psnr_moving"] for name in ("imagined", "copy"))
     return [
-        (f"success on 12 tasks, unseen scenes ({robot})", rate(policy), interval(policy)),
+        (f"success on 12 tasks, new placements ({robot})", rate(policy), interval(policy)),
         (
             f"the same under controls ({robot})",
             ", ".join(f"{name} {rate(o)}" for name, o in controls.items()),
@@ -286,6 +286,12 @@ def machine(record: Record) -> str:
         return found
     accelerator = found["accelerator"]
     return f"{found['processor']}, cores: {found['cores']}{'' if accelerator == 'none' else f', {accelerator}'}"
+
+
+def seeds(record: Record) -> str:
+    """One seed or several, without a thousands separator."""
+    seed = record["seed"]
+    return ", ".join(map(str, seed if isinstance(seed, list) else [seed]))
 
 
 def days(record: Record) -> str:

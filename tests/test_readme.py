@@ -285,7 +285,7 @@ def test_results_become_rows(tmp_path: Path):
     file.write_text(json.dumps(record))
     rows = fill_results.summary(tmp_path)
     tail = "| 0, 1 | A processor, cores: 2 usable | 2026-01-02 | `abc` | `make it` |"
-    assert f"| success on 12 tasks, unseen scenes (ViperX) | 90 % | 9 of 10, 60–98 % {tail}" in rows
+    assert f"| success on 12 tasks, new placements (ViperX) | 90 % | 9 of 10, 60–98 % {tail}" in rows
     assert "| hold still 0 % | 10 each | 0, 1 |" in rows
     assert "| +1.5 dB PSNR of moving pixels (12.0, 10.5) | 24 held-out clips |" in rows
     assert "| 10 min | one run |" in rows

@@ -185,7 +185,8 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     findings = [
         finding(
             "nearly_as_good",
-            "Trained with decoupled noise, one step is nearly as good as eight of the coupled policy.",
+            "Asked again of known trainings: with decoupled noise one step is nearly as good as eight of the coupled "
+            "policy.",
             f"Holds where the 95 % interval of the paired difference lies above {-100 * MARGIN:.0f} points.",
             -MARGIN,
         ),

@@ -52,7 +52,8 @@ def write(scale: Scale, claims: Mapping[str, str]) -> Path:
     data = ReportData(
         title=f"The claims of World Action Models, at {scale.name} scale",
         lead="The claims of the paper, tested on a tabletop with four simulated arms. The goals were fixed beforehand, "
-        "and whatever comes out is published: a claim that does not hold at this size is a finding.",
+        "except where a claim says what it was asked after, and whatever comes out is published: a claim that does not "
+        "hold at this size is a finding.",
         headlines=[
             Headline(str(verdicts.count(verdict)), verdict)
             for verdict in (*get_args(Verdict), NOT_YET)
@@ -64,7 +65,8 @@ def write(scale: Scale, claims: Mapping[str, str]) -> Path:
         environment=newest.get("machine", {}) | newest.get("versions", {}),
         commands=[*commands, Command("This page", claim_command(scale, "page"))],
         notes=[
-            "Success is that of the last checkpoint; nothing was chosen by it.",
+            "Success is that of the last checkpoint, in claim C of the one with the least error on held-out play; none "
+            "was chosen by success.",
             "Intervals of success are over episodes alone, those of ratios and differences over scenes and trainings.",
             "Machine and versions are those of the claim that has the newest cell; every cell's file has its own.",
         ],

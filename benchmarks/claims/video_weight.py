@@ -73,7 +73,7 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
         metrics[f"{labels}_labels"] = {"success": successes, "tenth_against": gains}
     findings = [
         by_change(
-            f"From the prior, {question}.",
+            f"Asked after claim A: from the prior, {question}.",
             "Holds where the 95 % interval of the paired difference, after the most demonstrations, lies above 0; does "
             "not where it lies below.",
             complete.get(other, {}).get(condition),
