@@ -4,11 +4,14 @@ A run's folder is named after all that it depends on, so cells of different clai
 common.
 """
 
+import hashlib
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 
 from benchmarks.claims.budget import load_costs, steps_for
 from benchmarks.claims.contestants import CONTESTANTS, Condition, Data, evaluate, train
@@ -124,6 +127,7 @@ def measured(
         "steps": run.steps,
         "batch_size": scale.batch_size,
         "first_scene": FIRST_SCENE,
+        **({"prior_sha256": _digest(scale, run.size)} if CONTESTANTS[run.contestant].starts_from_prior else {}),
         "conditions": found,
     }
 
@@ -145,6 +149,12 @@ def conditions(
         Condition("unseen_tasks", unseen, scale.looks, arm),
         Condition("unseen_scenes", seen, "unseen", arm),
     )
+
+
+def _digest(scale: Scale, size: str) -> str:
+    """Of the prior's weights: two priors of one recipe are two beginnings."""
+    with (trained_prior(scale, size) / SAFETENSORS_SINGLE_FILE).open("rb") as weights:
+        return hashlib.file_digest(weights, "sha256").hexdigest()[:12]
 
 
 def _flags(scale: Scale, run: Run) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ from benchmarks.result_rows import words
 from lerobot_wam.report.charts import Interval, interval_chart
 from lerobot_wam.report.page import NumberTable
 
-SETTINGS = ("contestant", "size", "labels_per_task", "steps", "batch_size", "first_scene")
-"""What cells that are taken together share."""
+SETTINGS = ("contestant", "size", "labels_per_task", "steps", "batch_size", "first_scene", "prior_sha256")
+"""What cells that are taken together share, where they say it."""
 Group = Sequence[Mapping[str, Any]]
 """The records of one setting, one a seed."""
 
@@ -28,7 +28,7 @@ def group(records: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Gro
     """
     found = {name: records[name] for name in names if name in records}
     for key in SETTINGS:
-        values = {name: record["metrics"].get(key) for name, record in found.items()}
+        values = {name: record["metrics"][key] for name, record in found.items() if key in record["metrics"]}
         if len(set(values.values())) > 1:
             raise ValueError(f"cells of one setting differ in {key}: {values}; remove those of another time")
     return list(found.values())

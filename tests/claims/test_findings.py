@@ -228,6 +228,14 @@ def test_cells_of_other_settings_are_not_taken_together():
     assert len(group(records, ["seed_0", "seed_1", "seed_9"])) == 2
     with pytest.raises(ValueError, match=r"differ in steps: .*seed_2.*501"):
         group(records, list(records))
+    begun = {
+        "old": record({"seen": digits(9)}),
+        "new": record({"seen": digits(9)}, prior_sha256="aa"),
+        "other": record({"seen": digits(9)}, prior_sha256="bb"),
+    }
+    assert len(group(begun, ["old", "new"])) == 2  # the old one did not say
+    with pytest.raises(ValueError, match="differ in prior_sha256"):
+        group(begun, list(begun))
 
 
 def test_claim_b_asks_for_42_percent_more():

@@ -85,6 +85,8 @@ def test_claim_a_learns_from_demonstrations(smoke: Path):
         assert 0 <= found["unseen_scenes"]["progress"] <= 1
         # Forty steps are too few for whole successes, but not for going where the cube is.
         assert found["seen"]["progress"] > stood + 0.2, name
+    assert len(measured(a_generalisation, OURS)["prior_sha256"]) == 12
+    assert "prior_sha256" not in measured(a_generalisation, ACT)
 
 
 def test_a_cell_measured_again_and_interrupted_gives_the_same_numbers(smoke: Path, monkeypatch: pytest.MonkeyPatch):
