@@ -28,6 +28,7 @@ STATEMENTS = {
     "scenes": ("unseen_scenes", "As many demonstrations in more scenes lift success in unseen scenes"),
 }
 """Question -> where it is judged, and what is asked."""
+_ABOUT = "From least to most; all are tried in the same tasks, whichever of them they were shown."
 
 
 def settings(scale: Scale) -> dict[str, dict[str, Run]]:
@@ -92,7 +93,5 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
         if found:
             successes = {name: success(own) for name, own in found.items()}
             metrics[question] = {"success": successes} | ({"most_against_least": gain} if gain else {})
-            tables.append(
-                success_table(f"Success against {question}", "From least to most.", by_condition(successes), most)
-            )
+            tables.append(success_table(f"Success against {question}", _ABOUT, by_condition(successes), most))
     return Report(findings, tables, metrics)
