@@ -5,6 +5,19 @@ from typing import Any
 
 from benchmarks.claims.findings import NO_INTERVAL
 from benchmarks.result_rows import Record, Row, change, interval, leaves, rate, shown, table, words
+from lerobot_wam.report.charts import Interval, chart_grid, interval_chart
+
+CONTESTANTS = {
+    "ours_prior": "ours, from the prior",
+    "ours_scratch": "ours, from scratch",
+    "no_video_prior": "no video, from the prior",
+    "no_video_scratch": "no video, from scratch",
+    "act": "ACT",
+    "diffusion": "Diffusion Policy",
+    "multi_task_dit": "multi-task DiT",
+    "fastwam": "FastWAM",
+}
+"""Those of claim A, in the order of its chart, and what it calls them."""
 
 
 def claim_rows(where: str, record: Record) -> list[Row]:
@@ -30,6 +43,28 @@ def claim_tables(metrics: dict[str, Any]) -> list[str]:
         ("Quantity", "Value"): rest,
     }
     return [table(header, rows) for header, rows in tables.items() if rows]
+
+
+def claim_a_chart(record: Record) -> str:
+    """An SVG file of claim A: success of every contestant with equal training time, by condition and demonstrations."""
+    by_labels = record["metrics"]["clock"]["success"]
+    conditions = dict.fromkeys(condition for by in by_labels.values() for cases in by.values() for condition in cases)
+    return chart_grid(
+        [
+            interval_chart(
+                f"{words(condition)}, {labels.removesuffix('_labels')} demonstrations",
+                [_shown(who, by[who][condition]) for who in CONTESTANTS if who in by],
+            )
+            for condition in conditions
+            for labels, by in by_labels.items()
+        ],
+        columns=len(by_labels),
+    )
+
+
+def _shown(who: str, found: Mapping[str, Any]) -> Interval:
+    low, high = found["success_wilson_95"]
+    return Interval(CONTESTANTS[who], found["success_rate"], low, high, strong=who == "ours_prior")
 
 
 def _taken(found: dict[str, Any], key: str, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.claim_rows import claim_rows, claim_tables
+from benchmarks.claim_rows import claim_a_chart, claim_rows, claim_tables
 from benchmarks.claims.findings import NOT_YET
 from benchmarks.result_rows import (
     Record,
@@ -248,7 +248,10 @@ def documents(root: Path, results: Path) -> dict[Path, str]:
         root / "docs" / "results.md": results_page(results),
         root / "docs" / "dreamzero.md": fixes_table(results),
     }
-    return {path: filled(path.read_text(encoding="utf-8"), text, path.name) for path, text in contents.items()}
+    found = {path: filled(path.read_text(encoding="utf-8"), text, path.name) for path, text in contents.items()}
+    if (record := load(results / "claims/cpu/a.json")) is not None:
+        found[root / "docs" / "claim_a.svg"] = claim_a_chart(record)
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
