@@ -51,7 +51,8 @@ def adopt_dataset(config: WAMConfig, meta: Any) -> Tensor | None:
         spec, _ = load_stored_embodiment(name, config.embodiments[name])
         # LeRobot renames the columns of batches, and tells the policy of it in no other way.
         renamed = yaml.safe_load(parser.parse_arg("rename_map") or "{}")
-        check_dataset(spec, {renamed.get(key, key): f for key, f in meta.features.items()}, meta.fps)
+        features = {renamed.get(key, key): f for key, f in meta.features.items()}
+        check_dataset(spec, features, meta.fps, "give the checkpoint this robot with `lerobot-wam adapt`")
         check_numbers(spec, columns)
     _check_widths(config, len(spec.action), len(spec.state))
     _check_episode_lengths(config, columns.episode_index)

@@ -145,3 +145,12 @@ def test_another_rate_names_the_flags():
         check_dataset(spec, camera("front"), 30)
     with pytest.raises(EmbodimentMismatchError, match=r"no whole stride keeps its seconds \(1.50 would\)"):
         check_dataset(spec, camera("front"), 15)
+
+
+@pytest.mark.parametrize("features", [camera("front") | vector("action", JOINTS), camera("wrist"), camera("front")])
+def test_a_robot_that_is_settled_has_another_way_out(features):
+    """A checkpoint keeps its robots, so no flag of training can choose another one."""
+    with pytest.raises(EmbodimentMismatchError, match=r"(or|:) adapt$") as error:
+        check_dataset(load_embodiment("wam_sim_viperx"), features, 30, "adapt")
+    assert "auto" not in str(error.value)
+    assert "video_stride" not in str(error.value)

@@ -89,41 +89,51 @@ def derive_embodiment(
     )
 
 
-def check_dataset(spec: EmbodimentSpec, features: Features, fps: float) -> None:
+def check_dataset(spec: EmbodimentSpec, features: Features, fps: float, way_out: str | None = None) -> None:
     """Check that a dataset has the cameras, dimensions and rate that ``spec`` describes.
 
     A dataset without ``action`` is video without actions and passes; so does one that names no dimensions
-    but has the right number of them.
+    but has the right number of them. ``way_out`` is as :func:`misfits` takes it.
 
     Raises:
         EmbodimentMismatchError: the first misfit, and how to mend it.
     """
-    for misfit in misfits(spec, features, fps):
+    for misfit in misfits(spec, features, fps, way_out=way_out):
         raise EmbodimentMismatchError(misfit)
 
 
-def misfits(spec: EmbodimentSpec, features: Features, fps: float, source: str = "the dataset") -> Iterator[str]:
-    """What :func:`check_dataset` checks, every misfit in words; ``source`` says whose features they are."""
+def misfits(
+    spec: EmbodimentSpec, features: Features, fps: float, source: str = "the dataset", way_out: str | None = None
+) -> Iterator[str]:
+    """What :func:`check_dataset` checks, every misfit in words.
+
+    Args:
+        spec: the embodiment.
+        features: a dataset's, or a robot's.
+        fps: its steps per second.
+        source: whose features they are.
+        way_out: what helps where no other embodiment can be chosen; None where one can.
+    """
+    other = way_out or "choose another embodiment, or derive one with --policy.embodiment=auto"
     have = [camera.key for camera in cameras_of(features)]
     missing = [camera.key for camera in spec.cameras if camera.key not in have]
     if missing:
         yield (
             f"embodiment {spec.name!r} needs the camera {', '.join(missing)}; {source} has "
-            f"{', '.join(have) or 'none'}: rename the camera (--rename_map), or let the dataset decide with "
-            "--policy.embodiment=auto"
+            f"{', '.join(have) or 'none'}: rename the camera (--rename_map), or "
+            f"{way_out or 'let the dataset decide with --policy.embodiment=auto'}"
         )
     if ACTION in features:
-        yield from _misnamed(spec, features, ACTION, spec.action_names, source)
-        yield from _misnamed(spec, features, STATE, spec.state_names, source)
+        yield from _misnamed(spec, features, ACTION, spec.action_names, source, other)
+        yield from _misnamed(spec, features, STATE, spec.state_names, source, other)
     if not math.isclose(fps, spec.fps):
         yield (
             f"{source} runs at {fps:g} steps/s, embodiment {spec.name!r} expects {spec.fps:g}: "
-            + _timing_advice(spec, fps)
+            + (way_out or _timing_advice(spec, fps, other))
         )
 
 
-def _timing_advice(spec: EmbodimentSpec, fps: float) -> str:
-    other = "choose another embodiment, or derive one with --policy.embodiment=auto"
+def _timing_advice(spec: EmbodimentSpec, fps: float, other: str) -> str:
     stride = spec.video_stride * fps / spec.fps
     if stride >= 1 and math.isclose(stride, round(stride)):
         chunk_steps = spec.frames_per_chunk * round(stride)
@@ -137,7 +147,7 @@ def _timing_advice(spec: EmbodimentSpec, fps: float) -> str:
 
 
 def _misnamed(
-    spec: EmbodimentSpec, features: Features, key: str, expected: tuple[str, ...], source: str
+    spec: EmbodimentSpec, features: Features, key: str, expected: tuple[str, ...], source: str, other: str
 ) -> Iterator[str]:
     found = _names_in(features[key]) if key in features else []
     size = _vector_size(features, key) if key in features else 0
@@ -145,8 +155,7 @@ def _misnamed(
         is_there = f"is {size}-dimensional ({', '.join(found) or 'unnamed'})" if size else "is missing"
         yield (
             f"{key} of {source} {is_there}, embodiment {spec.name!r} expects {len(expected)} "
-            f"({', '.join(expected) or 'none'}): "
-            "choose another embodiment, or derive one with --policy.embodiment=auto"
+            f"({', '.join(expected) or 'none'}): {other}"
         )
 
 
