@@ -255,6 +255,17 @@ def test_the_results_tables_are_up_to_date():
     assert fill_results.main(["--check"]) == 0, "run python -m benchmarks.fill_results"
 
 
+MADE = {
+    "command": "make it",
+    "date": "2026-01-02T03:04",
+    "commit": "abc",
+    "machine": {"processor": "A processor", "cores": "2 usable", "accelerator": "none"},
+    "versions": {},
+    "seed": [0, 1],
+}
+"""What a result file says of its making."""
+
+
 def test_results_become_rows(tmp_path: Path):
     expected = [file for file in fill_results.FILES.values() if file.expected and file.headlines]
     assert fill_results.readme_table(tmp_path).count("not yet measured") == len(expected)
@@ -271,16 +282,7 @@ def test_results_become_rows(tmp_path: Path):
         "seconds": {"record": 60.0, "train": 540.0},
         "plan": {"quick": False, "dreams": 24, "steps": 1000},
     }
-    machine = {"processor": "A processor", "cores": "2 usable", "accelerator": "none"}
-    record = {
-        "command": "make it",
-        "date": "2026-01-02T03:04",
-        "commit": "abc",
-        "machine": machine,
-        "versions": {},
-        "seed": [0, 1],
-        "metrics": metrics,
-    }
+    record = MADE | {"metrics": metrics}
     file = tmp_path / "nano_demo_viperx.json"
     file.write_text(json.dumps(record))
     rows = fill_results.summary(tmp_path)
@@ -302,16 +304,15 @@ def test_results_become_rows(tmp_path: Path):
 
 
 def test_robots_at_a_server_become_rows(tmp_path: Path):
-    record = {"command": "c", "date": "2026-01-02", "commit": "abc", "machine": "M"}
     row = {"chunk_latency_p50_ms": 50.21, "chunk_latency_p99_ms": 80.0, "chunks_per_s": 19.04}
     kinds = {kind: {"1": row, "8": row} for kind in ("near", "far_at_control_rate", "far_at_full_speed")}
     metrics = {"chunks_per_robot": 40, "load_average": 1.0, "control_rate_hz": 10.0, **kinds}
-    (tmp_path / "serving.json").write_text(json.dumps(record | {"metrics": metrics}))
+    (tmp_path / "serving.json").write_text(json.dumps(MADE | {"metrics": metrics}))
     attacked = {"messages": 10_000, "good_robot_differences": 0, "good_robot_steps": 1234}
     sizes = {"rss_mb_after_warm_up": 970.4, "rss_mb_last": 972.0}
     driven = sizes | {"simulated_hours": 2.0, "control_steps": 72_000, "times_real_time": 20.33}
     metrics = {"under_attack": attacked, "drive": driven}
-    (tmp_path / "soak.json").write_text(json.dumps(record | {"metrics": metrics}))
+    (tmp_path / "soak.json").write_text(json.dumps(MADE | {"metrics": metrics}))
     rows = fill_results.summary(tmp_path)
     latency = "median 50.2, 50.2 ms; p99 80, 80 ms"
     assert f"| wait for a chunk of one server, 1, 8 robots at 10 Hz | {latency} | 40 chunks a robot; load 1.0 |" in rows
@@ -321,7 +322,6 @@ def test_robots_at_a_server_become_rows(tmp_path: Path):
 
 
 def test_costs_become_rows(tmp_path: Path):
-    record = {"command": "c", "date": "2026-01-02", "commit": "abc", "machine": "M"}
     training = {"frames_per_sample": 33, "train_step_ms_p50": 210.2}
     step_cost = {
         "batch_size": 32,
@@ -340,7 +340,7 @@ def test_costs_become_rows(tmp_path: Path):
         "chunk_ms_median": [20.0] * 50,
     }
     for name, metrics in {"step_cost": step_cost, "step_cost_cuda": step_cost, "long_episode": episode}.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(record | {"metrics": metrics}))
+        (tmp_path / f"{name}.json").write_text(json.dumps(MADE | {"metrics": metrics}))
     rows = fill_results.summary(tmp_path)
     assert "| training step, batch of 32 | wam_nano 210 ms (33 frames a sample) | median of 30, threads: 1 |" in rows
     assert "| chunk of 8 actions (GPU) | wam_nano, 4 steps 20 ms |" in rows
