@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.claims.findings import NO_INTERVAL
-from benchmarks.result_rows import Record, Row, change, interval, leaves, rate, shown, table, words
-from lerobot_wam.report.charts import Interval, chart_grid, interval_chart
+from benchmarks.result_rows import Record, Row, change, interval, leaves, rate, shown, success_interval, table, words
+from lerobot_wam.report.charts import chart_grid, interval_chart
 
-CONTESTANTS = {
+CHART_NAMES = {
     "ours_prior": "ours, from the prior",
     "ours_scratch": "ours, from scratch",
     "no_video_prior": "no video, from the prior",
@@ -17,7 +17,7 @@ CONTESTANTS = {
     "multi_task_dit": "multi-task DiT",
     "fastwam": "FastWAM",
 }
-"""Those of claim A, in the order of its chart, and what it calls them."""
+"""Contestants of claim A, in the order of its chart, and what it calls them."""
 
 
 def claim_rows(where: str, record: Record) -> list[Row]:
@@ -53,18 +53,17 @@ def claim_a_chart(record: Record) -> str:
         [
             interval_chart(
                 f"{words(condition)}, {labels.removesuffix('_labels')} demonstrations",
-                [_shown(who, by[who][condition]) for who in CONTESTANTS if who in by],
+                [
+                    success_interval(name, by[who][condition], strong=who == "ours_prior")
+                    for who, name in CHART_NAMES.items()
+                    if who in by
+                ],
             )
             for condition in conditions
             for labels, by in by_labels.items()
         ],
         columns=len(by_labels),
     )
-
-
-def _shown(who: str, found: Mapping[str, Any]) -> Interval:
-    low, high = found["success_wilson_95"]
-    return Interval(CONTESTANTS[who], found["success_rate"], low, high, strong=who == "ours_prior")
 
 
 def _taken(found: dict[str, Any], key: str, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lerobot_wam.report.charts import Interval
 from lerobot_wam.report.statistics import wilson_interval
 
 type Record = Mapping[str, Any]
@@ -307,6 +308,12 @@ def commits(record: Record) -> str:
 
 def rate(outcome: Mapping[str, int]) -> str:
     return f"{100 * outcome['successes'] / outcome['n_episodes']:.0f} %"
+
+
+def success_interval(name: str, found: Mapping[str, Any], *, strong: bool) -> Interval:
+    """One row of a chart, of what `paired.rate` says."""
+    low, high = found["success_wilson_95"]
+    return Interval(name, found["success_rate"], low, high, strong=strong)
 
 
 def interval(outcome: Mapping[str, int]) -> str:

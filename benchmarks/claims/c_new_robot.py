@@ -19,8 +19,8 @@ from benchmarks.claims.findings import Finding, Report, all_of, decided, not_yet
 from benchmarks.claims.prior import train_mixture
 from benchmarks.claims.runs import FIRST_SCENE
 from benchmarks.claims.scales import NANO, Scale
-from benchmarks.claims.summaries import success_interval
 from benchmarks.paired import contrast, rate, trial
+from benchmarks.result_rows import success_interval, words
 from lerobot_wam.data.recipe import MixtureRecipe
 from lerobot_wam.report.charts import interval_chart
 from lerobot_wam.report.page import NumberTable
@@ -136,7 +136,7 @@ def _table(metrics: Mapping[str, Mapping[str, Any]]) -> NumberTable:
         interval_chart(
             f"{NEW_ARM}, {length.replace('_', ' ')} of play",
             [
-                success_interval(kind, case[kind], strong=kind == "adapted")
+                success_interval(words(kind), case[kind], strong=kind == "adapted")
                 for kind in ("heads_from_scratch", "adapted")
             ],
         )

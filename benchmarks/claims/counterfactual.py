@@ -138,14 +138,16 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     findings = [_finding(name, group if len(group) == len(scale.seeds) else None) for name, group in groups.items()]
     there = {words(name): group for name, group in groups.items() if group}
     rows = {row: {name: _text(mean(group, path)) for name, group in there.items()} for row, path in ROWS.items()}
-    windows = sum(metrics["label"]["windows"] for metrics in next(iter(there.values()))) if there else 0
+    if not there:
+        return Report(findings)
+    windows = next(iter(there.values()))[0]["label"]["windows"]  # of the same held-out episodes for all
     about = (
         f"Means over {STARTS[scale.name]} states and all seeds, with 95 % intervals (normal) over the states alone; "
-        f"labels over {windows} chunks of held-out episodes, all seeds together."
+        f"labels over {windows} chunks of held-out episodes in every training."
     )
     lines = {row: list(texts.values()) for row, texts in rows.items()}
     table = NumberTable("What was asked", about, tuple(there), lines)
-    return Report(findings, [table] if there else [], {"by_training": rows} if there else {})
+    return Report(findings, [table], {"by_training": rows})
 
 
 def _finding(name: str, group: Sequence[Mapping[str, Any]] | None) -> Finding:

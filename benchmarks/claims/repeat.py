@@ -71,4 +71,4 @@ def report(scale: Scale, records: Mapping[str, Mapping[str, Any]]) -> Report:
     table = NumberTable(
         "Measured again", "Recorded, trained and tried in an empty folder.", ("values", "different", "first"), rows
     )
-    return Report([finding], [table] if found else [], found)
+    return Report([finding], [table] if rows else [], found)

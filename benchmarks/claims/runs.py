@@ -18,6 +18,7 @@ from benchmarks.claims.contestants import CONTESTANTS, Condition, Data, evaluate
 from benchmarks.claims.data import ARM, demonstrations
 from benchmarks.claims.prior import prior_folder, trained_prior
 from benchmarks.claims.scales import NANO, Scale
+from benchmarks.claims.training import last_checkpoint
 from benchmarks.paired import outcomes
 from lerobot_wam.data.recipe import MixtureEntry
 
@@ -153,7 +154,7 @@ def conditions(
 
 def _digest(scale: Scale, size: str) -> str:
     """Of the prior's weights: two priors of one recipe are two beginnings."""
-    with (trained_prior(scale, size) / SAFETENSORS_SINGLE_FILE).open("rb") as weights:
+    with (last_checkpoint(prior_folder(scale, size)) / SAFETENSORS_SINGLE_FILE).open("rb") as weights:
         return hashlib.file_digest(weights, "sha256").hexdigest()[:12]
 
 

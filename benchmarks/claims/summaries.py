@@ -10,12 +10,12 @@ from typing import Any
 from benchmarks.claims.findings import percent, times
 from benchmarks.claims.scales import Scale
 from benchmarks.paired import contrast, rate, trial
-from benchmarks.result_rows import words
-from lerobot_wam.report.charts import Interval, interval_chart
+from benchmarks.result_rows import success_interval, words
+from lerobot_wam.report.charts import interval_chart
 from lerobot_wam.report.page import NumberTable
 
-SETTINGS = ("contestant", "size", "labels_per_task", "steps", "batch_size", "first_scene", "prior_sha256")
-"""What cells that are taken together share, where they say it."""
+SETTINGS = ("contestant", "size", "labels_per_task", "steps", "batch_size", "first_scene")
+"""What cells that are taken together share; and the prior that they began as, which older ones do not say."""
 Group = Sequence[Mapping[str, Any]]
 """The records of one setting, one a seed."""
 
@@ -27,8 +27,10 @@ def group(records: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Gro
         ValueError: They differ in more than their seed.
     """
     found = {name: records[name] for name in names if name in records}
-    for key in SETTINGS:
-        values = {name: record["metrics"][key] for name, record in found.items() if key in record["metrics"]}
+    for key in (*SETTINGS, "prior_sha256"):
+        values = {name: record["metrics"].get(key) for name, record in found.items()}
+        if key not in SETTINGS:
+            values = {name: value for name, value in values.items() if value is not None}
         if len(set(values.values())) > 1:
             raise ValueError(f"cells of one setting differ in {key}: {values}; remove those of another time")
     return list(found.values())
@@ -91,18 +93,14 @@ def success_table(
     """
     rows = sorted(dict.fromkeys(row for by in columns.values() for row in by), key=lambda row: row == strong)
     charts = [
-        interval_chart(column, [success_interval(row, by[row], strong=row == strong) for row in rows if row in by])
+        interval_chart(
+            column, [success_interval(words(row), by[row], strong=row == strong) for row in rows if row in by]
+        )
         for column, by in columns.items()
     ]
     cells = {words(row): [percent(by[row]) if row in by else "" for by in columns.values()] for row in rows}
     text = f"{text} Success with its 95 % Wilson interval."
     return NumberTable(title, text, list(columns), cells, charts, note, strong=words(strong))
-
-
-def success_interval(row: str, found: Mapping[str, Any], *, strong: bool) -> Interval:
-    """One row of a chart, of what `success` says of a condition."""
-    low, high = found["success_wilson_95"]
-    return Interval(words(row), found["success_rate"], low, high, strong=strong)
 
 
 def against_table(title: str, columns: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> NumberTable:

@@ -228,6 +228,8 @@ def test_cells_of_other_settings_are_not_taken_together():
     assert len(group(records, ["seed_0", "seed_1", "seed_9"])) == 2
     with pytest.raises(ValueError, match=r"differ in steps: .*seed_2.*501"):
         group(records, list(records))
+    with pytest.raises(ValueError, match="differ in steps"):
+        group(records | {"seed_2": record({"seen": digits(9)})}, ["seed_0", "seed_2"])
     begun = {
         "old": record({"seen": digits(9)}),
         "new": record({"seen": digits(9)}, prior_sha256="aa"),

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 ACTION = "action"
 STATE = "observation.state"
+_OTHER = "choose another embodiment, or derive one with --policy.embodiment=auto"
 DERIVED_VIDEO_FPS = 5.0
 """Video frames per second that a derived embodiment aims at: DreamZero's on DROID (spec §2.3)."""
 DERIVED_NORMALIZATION = Normalization(gripper_mode="min_max", min_half_range=1e-3)
@@ -114,7 +115,7 @@ def misfits(
         source: whose features they are.
         way_out: what helps where no other embodiment can be chosen; None where one can.
     """
-    other = way_out or "choose another embodiment, or derive one with --policy.embodiment=auto"
+    other = way_out or _OTHER
     have = [camera.key for camera in cameras_of(features)]
     missing = [camera.key for camera in spec.cameras if camera.key not in have]
     if missing:
@@ -129,20 +130,20 @@ def misfits(
     if not math.isclose(fps, spec.fps):
         yield (
             f"{source} runs at {fps:g} steps/s, embodiment {spec.name!r} expects {spec.fps:g}: "
-            + (way_out or _timing_advice(spec, fps, other))
+            + (way_out or _timing_advice(spec, fps))
         )
 
 
-def _timing_advice(spec: EmbodimentSpec, fps: float, other: str) -> str:
+def _timing_advice(spec: EmbodimentSpec, fps: float) -> str:
     stride = spec.video_stride * fps / spec.fps
     if stride >= 1 and math.isclose(stride, round(stride)):
         chunk_steps = spec.frames_per_chunk * round(stride)
         return (
-            f"keep its seconds with --policy.video_stride={round(stride)} --policy.chunk_steps={chunk_steps}, {other}"
+            f"keep its seconds with --policy.video_stride={round(stride)} --policy.chunk_steps={chunk_steps}, {_OTHER}"
         )
     return (
         f"no whole stride keeps its seconds ({stride:.2f} would), so set --policy.video_stride=... and "
-        f"--policy.chunk_steps=... ({spec.frames_per_chunk} x stride) yourself, {other}"
+        f"--policy.chunk_steps=... ({spec.frames_per_chunk} x stride) yourself, {_OTHER}"
     )
 
 
